@@ -1,0 +1,75 @@
+"""Boxes: area, intersection over union, clipping.
+
+A box is `x1 y1 x2 y2` in pixels of its image, continuous: its width is x2 − x1, and a box
+that covers exactly the first pixel is 0 0 1 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _at_least_float32(boxes: Tensor) -> Tensor:
+    """Integers and half precision as float32: the area of 300 × 300 overflows float16."""
+    wide_enough = boxes.dtype in (torch.float32, torch.float64)
+    return boxes if wide_enough else boxes.float()
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """Area of each box.
+
+    Args:
+        boxes: (..., 4) x1 y1 x2 y2 in pixels.
+
+    Returns:
+        (...) areas in square pixels; an inverted box has area 0.
+    """
+    boxes = _at_least_float32(boxes)
+    width = (boxes[..., 2] - boxes[..., 0]).clamp(min=0)
+    height = (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
+    return width * height
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of every box of `a` with every box of `b`.
+
+    Two boxes without area have IoU 0, not 0/0: a zero box, such as padding, matches nothing.
+
+    Args:
+        a: (..., N, 4) x1 y1 x2 y2 in pixels.
+        b: (..., M, 4); leading axes broadcast against those of `a`.
+
+    Returns:
+        (..., N, M) in 0…1, float32 (float64 where a box is float64).
+
+    Law:
+        pairwise_iou(a, b) = pairwise_iou(b, a)ᵀ, unchanged if all boxes are shifted or scaled.
+
+    Source:
+        Everingham et al., "The PASCAL VOC Challenge", IJCV 2010, eq. 3, without its + 1.
+    """
+    if a.shape[-1] != 4 or b.shape[-1] != 4:
+        raise ValueError(f"boxes need a last axis of 4, got {tuple(a.shape)} and {tuple(b.shape)}")
+    a, b = _at_least_float32(a), _at_least_float32(b)
+    top_left = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])  # (..., N, M, 2)
+    bottom_right = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])  # (..., N, M, 2)
+    sides = (bottom_right - top_left).clamp(min=0)
+    intersection = sides[..., 0] * sides[..., 1]  # (..., N, M)
+    union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
+    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Boxes cut at the borders of their image.
+
+    Args:
+        boxes: (..., 4) x1 y1 x2 y2 in pixels.
+        image_size: (H, W) in pixels.
+
+    Returns:
+        (..., 4) with 0 ≤ x ≤ W and 0 ≤ y ≤ H.
+    """
+    height, width = image_size
+    limit = boxes.new_tensor([width, height, width, height])
+    return boxes.clamp(min=0).minimum(limit)

@@ -1,0 +1,187 @@
+"""Checkpoints: what is saved, how it is written, and how it is read back.
+
+A checkpoint is one file that torch reads with `weights_only=True`: tensors and plain values, no
+code. It holds what rebuilds the model, so that its reader needs no settings of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from retinanet_edu.anchors import AnchorGenerator
+from retinanet_edu.backbone import ResNet
+from retinanet_edu.errors import CheckpointError
+from retinanet_edu.model import RetinaNet
+
+FORMAT = "retinanet_edu checkpoint 1"
+
+# Checkpoints that come with the package, by name.
+BUNDLED = {"shapes": "shapes.pt"}
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: RetinaNet,
+    *,
+    half: bool = False,
+    training: Mapping | None = None,
+) -> None:
+    """Write a model, whole or not at all.
+
+    The file appears under its name only when it is complete and on the disk, so that a crash
+    leaves the one before.
+
+    Args:
+        path: of the file.
+        model: its weights, structure, classes and image size are saved.
+        half: round the weights to float16, for half the size.
+        training: what a resumed run needs besides, tensors and plain values.
+
+    Raises:
+        CheckpointError: the file cannot be written, for example because the disk is full.
+    """
+    weights = model.state_dict()
+    if half:
+        weights = {n: t.half() if t.is_floating_point() else t for n, t in weights.items()}
+    content = {
+        "format": FORMAT,
+        "weights": weights,
+        "settings": model.settings,
+        "backbone": model.backbone.settings if isinstance(model.backbone, ResNet) else None,
+        "anchors": model.anchor_generator.settings,
+        "classes": model.classes,
+        "image_size": model.image_size,
+        "training": dict(training) if training is not None else None,
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: could not be written ({error})") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The content of a checkpoint, verified, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, damaged, or not a checkpoint of this
+            package. Files that would run code when unpickled are refused by torch.
+    """
+    path = find_checkpoint(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch itself does not compare the checksums
+        if damaged is not None:
+            raise CheckpointError(f"{path}: damaged ({damaged} fails its checksum); copy it again")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch and zipfile raise a dozen kinds for a damaged file
+        why = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint, cut short or damaged ({why})"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of retinanet_edu")
+    return content
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The path of a checkpoint, given as a path or as the name of a bundled one."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if str(name) in BUNDLED:
+        package = Path(str(resources.files("retinanet_edu")))
+        # In a wheel the file lies in the package, in a clone it lies in data/.
+        for place in (package, package.parent / "data"):
+            if (place / BUNDLED[str(name)]).is_file():
+                return place / BUNDLED[str(name)]
+    bundled = ", ".join(repr(n) for n in BUNDLED)
+    raise CheckpointError(f"{name}: no such file, and not a bundled checkpoint ({bundled})")
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    model: RetinaNet | None = None,
+    device: torch.device | str = "cpu",
+) -> RetinaNet:
+    """The model of a checkpoint, ready to predict.
+
+    Args:
+        path: of the file, or "shapes" for the detector that comes with the package.
+        model: a model to load into; needed only for a backbone of one's own.
+        device: where the model is wanted.
+
+    Returns:
+        the model in evaluation mode, float32, with `classes` and `image_size` as it was trained.
+
+    Raises:
+        CheckpointError: the file cannot be read, or does not fit `model`.
+    """
+    content = read_checkpoint(path)
+    if model is None:
+        model = build_model(content, path)
+    load_weights(model, content["weights"], path)
+    model.classes = tuple(content["classes"])
+    model.image_size = content["image_size"]
+    return model.to(device).eval()
+
+
+def build_model(content: dict, path: str | Path) -> RetinaNet:
+    """The model that a checkpoint describes, with random weights."""
+    if content["backbone"] is None:
+        raise CheckpointError(
+            f"{path}: its backbone is not one of the package's; build the model and give it: "
+            "load_checkpoint(path, model=...)"
+        )
+    try:
+        frozen = dict(content["backbone"])
+        norms, stages = frozen.pop("frozen_norms"), frozen.pop("frozen_stages")
+        backbone = ResNet(**frozen)
+        backbone.freeze(norms, stages)
+        return RetinaNet(
+            backbone,
+            **content["settings"],
+            anchors=AnchorGenerator(**content["anchors"]),
+            classes=content["classes"],
+            image_size=content["image_size"],
+        )
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: describes no model that can be built ({error})") from error
+
+
+def load_weights(model: RetinaNet, weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Put a checkpoint's weights into a model, or say in the model's terms what does not fit."""
+    own = model.state_dict()
+    last = "classification_head.output.bias"
+    per_cell = model.anchor_generator.anchors_per_cell
+    if last in weights and weights[last].shape != own[last].shape:
+        raise CheckpointError(
+            f"{path}: of {len(weights[last]) / per_cell:g} classes at {per_cell} anchors a cell, "
+            f"but the model has {model.num_classes}"
+        )
+    wrong = [n for n in own if n not in weights or weights[n].shape != own[n].shape]
+    wrong += [n for n in weights if n not in own]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: of another model, {len(wrong)} tensors do not fit, such as {wrong[0]}"
+        )
+    model.load_state_dict(weights)

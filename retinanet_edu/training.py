@@ -1,0 +1,328 @@
+"""Training: one loop for a laptop and for several machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from retinanet_edu.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from retinanet_edu.data.loading import Batch, EpochBatches, make_loader
+from retinanet_edu.data.transforms import TrainTransform
+from retinanet_edu.errors import CheckpointError, DataError, TrainingError
+from retinanet_edu.evaluation import check_classes, evaluate
+from retinanet_edu.losses import Losses, criterion
+from retinanet_edu.model import RetinaNet
+
+LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
+
+
+def train(
+    model: RetinaNet,
+    train_data: Any,
+    val_data: Any = None,
+    *,
+    output: str | Path,
+    epochs: int = 20,
+    batch_size: int = 8,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    learning_rate: float = 5e-4,
+    weight_decay: float = 0.05,
+    warmup_steps: int = 200,
+    clip_norm: float = 10.0,
+    transform: Callable | None = None,
+    criterion_settings: Mapping[str, Any] | None = None,
+    evaluate_every: int = 1,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    amp: bool | None = None,
+    workers: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> list[dict]:
+    """Train a model, and leave in `output` what a run needs to be judged and continued.
+
+    `last.pt` and `best.pt` are checkpoints, after the latest epoch and of the best mAP on
+    `val_data`; `metrics.jsonl` has one line an epoch. Where TensorBoard is installed, the same
+    goes to `tensorboard/`. Under torchrun, each process calls this and they train together.
+
+    Args:
+        model: trained in place; it ends with the weights of the last epoch.
+        train_data: dataset with the model's classes.
+        val_data: dataset to evaluate on; None for none.
+        output: folder of the run.
+        epochs: passes over `train_data`.
+        batch_size: images a step, of each process.
+        optimizer: "adamw", or "sgd" with momentum 0.9.
+        learning_rate: its peak, after warm-up; a cosine leads it to 0 at the end.
+        weight_decay: on convolutions only, not on biases and norms.
+        warmup_steps: steps over which the rate rises linearly; at most a fifth of all.
+        clip_norm: longest gradient over all parameters.
+        transform: of (image, target); default `TrainTransform(model.image_size)`.
+        criterion_settings: keywords of `criterion`.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        seed: of the order of images and of all transforms. Each draw depends on (seed, epoch,
+            index) alone.
+        device: default CUDA where there is one.
+        amp: bfloat16 in the network; default on CUDA only.
+        workers: processes that load images.
+        resume: go on from `last.pt`, exactly; without one, start.
+        progress: show a bar.
+
+    Returns:
+        one dict of metrics an epoch, as in `metrics.jsonl`.
+
+    Raises:
+        DataError: no images, or classes that are not the model's.
+        CheckpointError: `output` has a run and `resume` is false, or it is of other settings.
+        TrainingError: the loss or its gradient is not finite; the message names the images.
+
+    Source:
+        RetinaNet paper (arXiv 1708.02002), section 4.1; AdamW: arXiv 1711.05101; warm-up:
+        arXiv 1706.02677; cosine: arXiv 1608.03983.
+    """
+    rank, world_size, device = _join_processes(device)
+    output = Path(output)
+    if len(train_data) == 0:
+        raise DataError("the training set is empty")
+    for data in (train_data, val_data):
+        check_classes(model, data)
+
+    batches = EpochBatches(len(train_data), batch_size, seed=seed, rank=rank, world_size=world_size)
+    loader = make_loader(
+        train_data,
+        transform or TrainTransform(model.image_size),
+        batches,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    model.to(device).to(memory_format=torch.channels_last)  # faster on CPU and GPU alike
+    descent = _make_optimizer(model, optimizer, learning_rate, weight_decay)
+    total_steps = epochs * len(batches)
+    warmup_steps = min(warmup_steps, total_steps // 5)
+
+    # What must not change when a run goes on: with any of these another run would have resulted.
+    identity = {
+        "epochs": epochs,
+        "batch_size": batch_size * world_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "warmup_steps": warmup_steps,
+        "clip_norm": clip_norm,
+        "seed": seed,
+        "images": len(train_data),
+        "criterion": dict(criterion_settings or {}),
+    }
+    history = _start_or_resume(model, descent, output, identity, resume)
+    network = DistributedDataParallel(model) if world_size > 1 else model
+    is_amp = device.type == "cuda" if amp is None else amp
+    autocast = torch.autocast(device.type, torch.bfloat16) if is_amp else nullcontext()
+    is_first = rank == 0
+    board = _tensorboard(output) if is_first else None
+
+    bar = tqdm(
+        total=total_steps,
+        initial=len(history) * len(batches),
+        disable=not (progress and is_first),
+        unit="step",
+        dynamic_ncols=True,
+    )
+    with bar:
+        for epoch in range(len(history), epochs):
+            batches.set_epoch(epoch)
+            model.train()
+            sums = torch.zeros(3)
+            for step, batch in enumerate(loader, start=epoch * len(batches)):
+                rate = learning_rate * schedule(step, total_steps, warmup_steps)
+                for group in descent.param_groups:
+                    group["lr"] = rate
+                with autocast:
+                    losses = _forward(network, model, batch, device, criterion_settings)
+                _descend(losses, model, descent, clip_norm, batch, epoch)
+                sums += torch.stack(losses).detach().cpu()
+                bar.set_description(f"epoch {epoch + 1}/{epochs}, loss {losses.total:.3f}")
+                bar.update()
+
+            means = (sums / len(batches)).tolist()
+            row: dict[str, Any] = {"epoch": epoch + 1, "step": (epoch + 1) * len(batches)}
+            row |= dict(zip(("loss", "classification_loss", "box_loss"), means, strict=True))
+            if val_data is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
+                evaluation = evaluate(
+                    model,
+                    val_data,
+                    batch_size=batch_size,
+                    workers=workers,
+                    criterion_settings=criterion_settings,
+                )
+                row |= {
+                    "val_loss": evaluation.loss,
+                    "mAP": evaluation.mAP,
+                    "mAP50": evaluation.mAP50,
+                }
+                bar.set_postfix(mAP50=f"{evaluation.mAP50:.3f}")
+            if is_first:
+                _finish_epoch(model, descent, output, identity, history, row, board)
+            history.append(row)
+            if world_size > 1:
+                dist.barrier()
+    return history
+
+
+def schedule(step: int, total_steps: int, warmup_steps: int) -> float:
+    """Factor on the learning rate: a linear rise to 1, then a cosine to 0.
+
+    Args:
+        step: from 0.
+        total_steps: of the run.
+        warmup_steps: of the rise.
+
+    Returns:
+        in (0, 1], greatest at `warmup_steps`.
+    """
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def _forward(
+    network: nn.Module,
+    model: RetinaNet,
+    batch: Batch,
+    device: torch.device,
+    criterion_settings: Mapping[str, Any] | None,
+) -> Losses:
+    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    targets = batch.targets.to(device, non_blocking=True)
+    anchors = model.anchors((images.shape[-2], images.shape[-1]))
+    return criterion(network(images), anchors, targets, **(criterion_settings or {}))
+
+
+def _descend(
+    losses: Losses,
+    model: RetinaNet,
+    descent: torch.optim.Optimizer,
+    clip_norm: float,
+    batch: Batch,
+    epoch: int,
+) -> None:
+    """One step of the optimizer; none if anything is not finite."""
+    descent.zero_grad(set_to_none=True)
+    losses.total.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    if not torch.isfinite(losses.total + norm):
+        raise TrainingError(
+            f"epoch {epoch + 1}: loss {losses.total.item():g} (classification "
+            f"{losses.classification.item():g}, box {losses.box.item():g}), gradient "
+            f"{norm.item():g}; the batch's images are {', '.join(t['image_id'] for t in batch.originals)}. Look at their "
+            "boxes, and try a lower learning rate; the weights before this step are kept"
+        )
+    descent.step()
+
+
+def _make_optimizer(
+    model: RetinaNet, name: str, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Weight decay shrinks the kernels; a norm's scale and a bias (the prior!) are left alone."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9)
+    raise ValueError(f"optimizer is 'adamw' or 'sgd', not {name!r}")
+
+
+def _join_processes(device: str | torch.device | None) -> tuple[int, int, torch.device]:
+    """Rank, number of processes and device, as torchrun says; alone without it."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device is None:
+        device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    if world_size == 1:
+        return 0, 1, device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), world_size, device
+
+
+def _start_or_resume(
+    model: RetinaNet,
+    descent: torch.optim.Optimizer,
+    output: Path,
+    identity: Mapping[str, Any],
+    resume: bool,
+) -> list[dict]:
+    """The metrics so far: none for a new run, else those of `last.pt`, whose state is loaded."""
+    last = output / LAST
+    if not last.is_file():
+        return []
+    if not resume:
+        raise CheckpointError(
+            f"{output}: there is a run in it already; go on with it (--resume, resume=True), "
+            "remove it, or choose another folder"
+        )
+    content = read_checkpoint(last)
+    load_weights(model, content["weights"], last)
+    before = content["training"]
+    changed = [
+        f"{name} was {before['identity'].get(name)}, is {value}"
+        for name, value in identity.items()
+        if before["identity"].get(name) != value
+    ]
+    if changed:
+        raise CheckpointError(f"{last}: cannot go on with other settings: {'; '.join(changed)}")
+    descent.load_state_dict(before["optimizer"])
+    return list(before["history"])
+
+
+def _finish_epoch(
+    model: RetinaNet,
+    descent: torch.optim.Optimizer,
+    output: Path,
+    identity: Mapping[str, Any],
+    history: list[dict],
+    row: dict,
+    board: Any,
+) -> None:
+    """Best, then last, then the log: a crash in between loses nothing that `last.pt` claims."""
+    if row.get("mAP", -1.0) >= max((r.get("mAP", -1.0) for r in history), default=-1.0):
+        save_checkpoint(output / BEST, model)
+    rows = [*history, row]
+    save_checkpoint(
+        output / LAST,
+        model,
+        training={"identity": identity, "optimizer": descent.state_dict(), "history": rows},
+    )
+    (output / METRICS).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    if board is not None:
+        for name, value in row.items():
+            if name not in ("epoch", "step"):
+                board.add_scalar(name, value, row["step"])
+        board.flush()
+
+
+def _tensorboard(output: Path) -> Any:
+    """A writer where TensorBoard is installed, else None."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(output / "tensorboard"))

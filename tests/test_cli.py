@@ -1,0 +1,99 @@
+"""The command line, as a person types it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from retinanet_edu.cli import main
+from retinanet_edu.data.shapes import ShapesDataset
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory):
+    """A small VOCdevkit of shapes."""
+    from retinanet_edu.data.shapes import write_voc
+
+    folder = tmp_path_factory.mktemp("shapes")
+    write_voc(folder, train=12, val=6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(devkit, tmp_path_factory):
+    """A run of one epoch on it."""
+    output = tmp_path_factory.mktemp("run") / "run"
+    assert main([*TRAIN, "--data", str(devkit), "--output", str(output)]) == 0
+    return output
+
+
+TRAIN = (
+    "train --depth 18 --width 0.125 --channels 16 --head-convs 1 --group-norm "
+    "--anchor-strides 3 --image-size 128 --epochs 1 --batch-size 4 --device cpu"
+).split()
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from retinanet_edu.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--backbone-weights" in done.stdout
+
+
+def test_train_leaves_a_run_and_says_what_next(trained, devkit, capsys):
+    assert (trained / "best.pt").is_file()
+    assert main([*TRAIN, "--data", str(devkit), "--output", str(trained), "--resume"]) == 0
+    assert "retinanet-edu evaluate --checkpoint" in capsys.readouterr().out
+
+
+def test_train_refuses_to_overwrite(trained, devkit, capsys):
+    assert main([*TRAIN, "--data", str(devkit), "--output", str(trained)]) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_evaluate_prints_a_row_a_class_and_writes_json(trained, devkit, tmp_path, capsys):
+    numbers = tmp_path / "numbers.json"
+    arguments = ["evaluate", "--checkpoint", str(trained / "best.pt"), "--data", str(devkit)]
+    assert main([*arguments, "--device", "cpu", "--output", str(numbers)]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ShapesDataset.classes)
+    assert {"AP", "AP50", "AR100"} <= set(json.loads(numbers.read_text())["coco"])
+
+
+def test_predict_writes_pictures_and_json_and_loses_nothing_to_a_bad_file(
+    devkit, tmp_path, capsys
+):
+    good = sorted((devkit / "VOCdevkit/VOC2007/JPEGImages").iterdir())[:2]
+    bad = tmp_path / "broken.jpg"
+    bad.write_bytes(b"not a picture")
+    output = tmp_path / "out"
+    pictures = [str(good[0]), str(bad), str(good[1])]
+    arguments = ["predict", *pictures, "--checkpoint", "shapes", "--output", str(output)]
+    assert main([*arguments, "--device", "cpu"]) == 1
+    assert "broken.jpg" in capsys.readouterr().err
+    found = json.loads((output / "detections.json").read_text())
+    assert [entry["image"] for entry in found] == [str(p) for p in good]
+    assert all((output / entry["picture"]).is_file() for entry in found)
+    assert {e["class"] for entry in found for e in entry["detections"]} <= set(
+        ShapesDataset.classes
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "--checkpoint", "nowhere.pt", "--data", "."], ["nowhere.pt", "no such file"]),
+        ([*TRAIN, "--data", "nowhere"], ["nowhere"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(arguments, words, capsys):
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert all(word in err for word in words)
+    assert "Traceback" not in err

@@ -1,0 +1,247 @@
+"""The loop: it learns, it resumes exactly, it stops on nonsense."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from retinanet_edu import (
+    AnchorGenerator,
+    RetinaNet,
+    evaluate,
+    load_checkpoint,
+    retinanet_resnet18,
+    train,
+)
+from retinanet_edu.data.transforms import EvalTransform
+from retinanet_edu.errors import CheckpointError, DataError, TrainingError
+from retinanet_edu.training import BEST, LAST, METRICS, _make_optimizer, schedule
+
+
+class Squares:
+    """Bright or dark squares on grey: the smallest thing that a detector can learn."""
+
+    classes = ("bright", "dark")
+
+    def __init__(self, length=8, size=96):
+        self.length, self.size = length, size
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        image = torch.full((3, self.size, self.size), 128, dtype=torch.uint8)
+        side = int(torch.randint(28, 48, (), generator=generator))
+        x, y = torch.randint(0, self.size - side, (2,), generator=generator).tolist()
+        label = index % 2
+        image[:, y : y + side, x : x + side] = 255 if label == 0 else 0
+        boxes = torch.tensor([[x, y, x + side, y + side]], dtype=torch.float32)
+        return image, {"boxes": boxes, "labels": torch.tensor([label]), "image_id": f"sq{index}"}
+
+
+def small_model(seed=0) -> RetinaNet:
+    torch.manual_seed(seed)
+    return retinanet_resnet18(
+        2,
+        width=0.125,
+        channels=16,
+        head_convs=1,
+        group_norm=True,
+        anchors=AnchorGenerator(sizes=[24, 48, 96, 192, 384]),
+        classes=Squares.classes,
+        image_size=96,
+    )
+
+
+def run(output, *, model=None, data=None, epochs=2, **settings):
+    model = model or small_model()
+    data = data or Squares()
+    settings = {"batch_size": 4, "progress": False, "device": "cpu"} | settings
+    return model, train(model, data, output=output, epochs=epochs, **settings)
+
+
+def weights_equal(a, b) -> bool:
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_it_learns_eight_images(tmp_path):
+    data = Squares()
+    model, history = run(
+        tmp_path,
+        data=data,
+        epochs=40,
+        learning_rate=5e-3,
+        transform=EvalTransform(96),
+    )
+    assert history[-1]["loss"] < 0.3 * history[0]["loss"]
+    assert evaluate(model, data).mAP50 > 0.9
+
+
+def test_a_run_leaves_checkpoints_and_a_log(tmp_path):
+    model, history = run(tmp_path, val_data=Squares(4), evaluate_every=2, epochs=3)
+    assert weights_equal(load_checkpoint(tmp_path / LAST), model)
+    assert load_checkpoint(tmp_path / BEST).classes == Squares.classes
+    lines = (tmp_path / METRICS).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert ["mAP" in row for row in history] == [False, True, True]
+    assert history[1]["val_loss"] > 0
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    first, _ = run(tmp_path / "a")
+    second, _ = run(tmp_path / "b")
+    other, _ = run(tmp_path / "c", seed=1)
+    assert weights_equal(first, second)
+    assert not weights_equal(first, other)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_stopped_run_resumes_to_the_very_same_weights(tmp_path, optimizer, monkeypatch):
+    whole, history = run(tmp_path / "whole", epochs=3, optimizer=optimizer)
+
+    from retinanet_edu import training
+
+    finish, done = training._finish_epoch, []
+
+    def finish_once(*arguments):
+        finish(*arguments)
+        done.append(1)
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "_finish_epoch", finish_once)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", epochs=3, optimizer=optimizer)
+    monkeypatch.setattr(training, "_finish_epoch", finish)
+    torch.manual_seed(123)  # the global generator must not matter
+    parts, resumed = run(
+        tmp_path / "parts", model=small_model(9), epochs=3, optimizer=optimizer, resume=True
+    )
+    assert weights_equal(whole, parts)
+    assert resumed == history
+
+
+def test_workers_change_nothing(tmp_path):
+    alone, _ = run(tmp_path / "a")
+    helped, _ = run(tmp_path / "b", workers=2)
+    assert weights_equal(alone, helped)
+
+
+def test_a_finished_run_resumed_does_nothing_more(tmp_path):
+    model, history = run(tmp_path)
+    again, resumed = run(tmp_path, model=small_model(5), resume=True)
+    assert weights_equal(model, again)
+    assert resumed == history
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tmp_path):
+    run(tmp_path)
+    with pytest.raises(CheckpointError, match="there is a run in it already"):
+        run(tmp_path)
+    with pytest.raises(CheckpointError, match="learning_rate was 0.0005, is 0.1"):
+        run(tmp_path, learning_rate=0.1, resume=True)
+
+
+def test_a_loss_that_is_not_finite_names_the_images_and_keeps_the_weights(tmp_path):
+    model = small_model()
+    with torch.no_grad():
+        model.box_head.output.bias.fill_(float("nan"))
+    before = {name: t.clone() for name, t in model.backbone.named_parameters()}
+    with pytest.raises(TrainingError, match=r"loss nan.*sq\d+, sq\d+, sq\d+, sq\d+"):
+        run(tmp_path, model=model)
+    assert all(torch.equal(before[n], t) for n, t in model.backbone.named_parameters())
+
+
+def test_images_without_objects_train(tmp_path):
+    class Empty(Squares):
+        def __getitem__(self, index):
+            image, _ = super().__getitem__(index)
+            return image, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long)}
+
+    _, history = run(tmp_path, data=Empty())
+    assert history[-1]["loss"] > 0
+    assert history[-1]["box_loss"] == 0
+
+
+def test_classes_that_are_not_the_models_are_refused(tmp_path):
+    class Others(Squares):
+        classes = ("cat", "dog", "cow")
+
+    with pytest.raises(DataError, match=r"cat, dog, cow.*bright, dark"):
+        run(tmp_path, data=Others())
+    with pytest.raises(DataError, match="empty"):
+        run(tmp_path, data=Squares(0))
+
+
+def test_weight_decay_spares_biases_and_norms():
+    model = small_model()
+    decayed, spared = _make_optimizer(model, "adamw", 1e-3, 0.05).param_groups
+    assert decayed["weight_decay"] == 0.05
+    assert spared["weight_decay"] == 0
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert all(names[id(p)].endswith("weight") and p.ndim == 4 for p in decayed["params"])
+    assert "classification_head.output.bias" in {names[id(p)] for p in spared["params"]}
+    assert "backbone.bn1.weight" in {names[id(p)] for p in spared["params"]}
+
+
+def test_frozen_parts_do_not_move(tmp_path):
+    model = small_model()
+    model.backbone.freeze(norms=("bn1", "layer1.0.bn1"), stages=2)
+    before = {n: t.clone() for n, t in model.backbone.state_dict().items()}
+    run(tmp_path, model=model, epochs=1)
+    after = model.backbone.state_dict()
+    frozen = [n for n in before if n.startswith(("conv1", "bn1", "layer1.0.bn1"))]
+    assert all(torch.equal(before[n], after[n]) for n in frozen)
+    moved = ("layer2.0.conv1.weight", "layer2.0.bn1.running_mean")
+    assert not any(torch.equal(before[n], after[n]) for n in moved)
+
+
+def test_schedule_by_hand():
+    values = [schedule(step, total_steps=14, warmup_steps=4) for step in range(14)]
+    assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert values[9] == pytest.approx(0.5)  # halfway down the cosine
+    assert values[4:] == sorted(values[4:], reverse=True)
+    assert 0 < values[-1] < 0.03
+
+
+DISTRIBUTED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_training import Squares, small_model
+from retinanet_edu import train
+import torch, torch.distributed as dist
+torch.set_num_threads(1)
+model = small_model()
+history = train(model, Squares(), Squares(5), output={output!r}, epochs=2, batch_size=2,
+                progress=False, device="cpu", resume={resume})
+weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+gathered = [torch.empty_like(weights) for _ in range(2)]
+dist.all_gather(gathered, weights)
+assert torch.equal(*gathered)
+assert len(history) == 2 and history[1]["mAP"] >= 0
+"""
+
+
+def test_two_processes_train_together_under_torchrun(tmp_path):
+    from pathlib import Path
+
+    script = tmp_path / "run.py"
+    script.write_text(
+        DISTRIBUTED.format(
+            tests=str(Path(__file__).parent), output=str(tmp_path / "run"), resume=False
+        )
+    )
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         str(script)],
+        env=environment, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / BEST).is_file()
