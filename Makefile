@@ -2,16 +2,24 @@
 
 PYTHON ?= python3
 SEED ?= 0
+# More flags for JupyterLab, such as --no-browser, or --allow-root in a container.
+LAB ?=
 BIN := .venv/bin
 # uv where it is on the PATH, else pip: the same packages, uv is quicker.
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: help demo test lint install clean
+# Strict: each cell of each notebook runs again, and prints what is stored, or it fails.
+NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with book/sanitize.cfg
+
+.PHONY: help demo book lab notebooks test lint install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo [SEED=1]  train a small RetinaNet, evaluate it, write pictures to runs/demo"
-	@echo "make test           run every test"
+	@echo "make book           build the book, to be opened from the disk"
+	@echo "make lab            open the chapters in JupyterLab"
+	@echo "make notebooks      run every chapter again and store what it prints"
+	@echo "make test           run every test, every chapter among them"
 	@echo "make lint           style and types"
 	@echo "make install        only the virtual environment, .venv"
 	@echo "make clean          remove the virtual environment and all runs"
@@ -29,11 +37,12 @@ else
 endif
 	@touch $@
 
-.venv/.dev: .venv/.core
+# .venv/.dev, .venv/.book, .venv/.lab: the same with one of the extras of pyproject.toml.
+.venv/.%: .venv/.core
 ifdef UV
-	uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
 else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 endif
 	@touch $@
 
@@ -42,8 +51,20 @@ install: .venv/.dev
 demo: .venv/.core
 	@$(BIN)/retinanet-edu demo --seed $(SEED) --output runs/demo
 
+book: .venv/.book
+	@mkdir -p book/_build
+	@$(BIN)/jupyter-book build book -W -n --keep-going -q >book/_build/log 2>&1 || \
+	  { cat book/_build/log; exit 1; }
+	@echo "open book/_build/html/intro.html in a browser"
+
+lab: .venv/.lab
+	@JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab $(LAB) $(firstword $(wildcard book/0*.ipynb))
+
+notebooks: .venv/.book
+	@$(BIN)/python book/execute.py
+
 test: .venv/.dev
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) tests book/*.ipynb
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -51,4 +72,4 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs build dist book/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -34,8 +34,12 @@ class AnchorGenerator:
         stride_from_grid: take the stride as image // grid, as torchvision does; it differs from
             `strides` wherever 128 does not divide the image.
 
+    Raises:
+        ValueError: not one size a level, an empty argument, or one that is not positive.
+
     Law:
-        Areas are (size · scale)², whatever the ratio; N = A · Σ ceil(H/stride) · ceil(W/stride).
+        Areas are (size · scale)², whatever the ratio, unless `rounded`;
+        N = A · Σ ceil(H/stride) · ceil(W/stride).
 
     Source:
         RetinaNet paper (arXiv 1708.02002), section 4, "Anchors".
@@ -54,8 +58,9 @@ class AnchorGenerator:
     ) -> None:
         if len(sizes) != len(strides):
             raise ValueError(f"{len(sizes)} anchor sizes for {len(strides)} strides: one a level")
-        if min(*sizes, *scales, *ratios, *strides) <= 0:
-            raise ValueError("anchor sizes, scales, ratios and strides must be positive")
+        given = (sizes, scales, ratios, strides)
+        if any(len(numbers) == 0 or min(numbers) <= 0 for numbers in given):
+            raise ValueError("anchor sizes, scales, ratios, strides: at least one each, positive")
         self.sizes = tuple(float(s) for s in sizes)
         self.scales = tuple(float(s) for s in scales)
         self.ratios = tuple(float(r) for r in ratios)
@@ -77,12 +82,26 @@ class AnchorGenerator:
         return {name: getattr(self, name) for name in names}
 
     def grid_sizes(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
-        """(rows, columns) of each level: ceil(H / stride), ceil(W / stride)."""
+        """The cells of each level.
+
+        Args:
+            image_size: (H, W) in pixels.
+
+        Returns:
+            (rows, columns) of each level: ceil(H / stride), ceil(W / stride).
+        """
         height, width = image_size
         return [(math.ceil(height / s), math.ceil(width / s)) for s in self.strides]
 
     def cell_anchors(self, size: float) -> Tensor:
-        """The A anchors of a level of this size around the origin: (A, 4) in pixels."""
+        """The anchors of one cell, as if its centre were the origin.
+
+        Args:
+            size: side of the square anchor at scale 1, in pixels.
+
+        Returns:
+            (A, 4) float32 x1 y1 x2 y2 in pixels: ratio outer, scale inner.
+        """
         ratios = torch.tensor(self.ratios)
         sides = torch.tensor([size * scale for scale in self.scales])
         if self.rounded:

@@ -6,8 +6,12 @@ load as they are.
 
 from __future__ import annotations
 
+import pickle
+import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +29,7 @@ BLOCKS = {
     152: (Bottleneck, (3, 8, 36, 3)),
 }
 STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+_FOLDER = 0x10  # this bit of an entry in a zip archive says that it is one
 
 
 class ResNet(nn.Module):
@@ -48,6 +53,8 @@ class ResNet(nn.Module):
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"depth is one of {', '.join(map(str, BLOCKS))}, not {depth}")
+        if not width > 0:
+            raise ValueError(f"width is a factor greater than 0, not {width}")
         block, blocks = BLOCKS[depth]
         stem, *stages = (max(1, round(c * width)) for c in (64, 64, 128, 256, 512))
         self.depth = depth
@@ -86,14 +93,20 @@ class ResNet(nn.Module):
         return {name: getattr(self, name) for name in names}
 
     def freeze(self, norms: tuple[str, ...] = (), stages: int = 0) -> None:
-        """Hold fast what was pretrained.
+        """Hold fast what was pretrained, and let go of all else.
 
         Args:
             norms: names of batch norms, such as "layer1.0.bn1", that keep their statistics and
                 their scale and shift. Small detection batches would spoil them.
             stages: how many of stem, layer1 … layer4 are not trained at all, from the bottom.
+
+        Raises:
+            ValueError: there are not so many stages.
         """
+        if not 0 <= stages <= len(STAGES):
+            raise ValueError(f"0 to {len(STAGES)} stages can be frozen, not {stages}")
         self.frozen_norms, self.frozen_stages = tuple(norms), stages
+        self.requires_grad_(True)
         for name in self.frozen_norms:
             self.get_submodule(name).requires_grad_(False)
         for names in STAGES[:stages]:
@@ -139,14 +152,13 @@ def load_backbone_weights(
 
     Raises:
         CheckpointError: the file is missing, damaged or of another network, or lacks tensors
-            and `partial` is false.
+            and `partial` is false, or the download fails. The backbone is left as it was.
     """
     state = _backbone_state(backbone.depth, weights)
     own = backbone.state_dict()
     state = {name: t for name, t in state.items() if not name.startswith("fc.")}
     foreign = [name for name in state if name not in own]
-    # A file made before torch counted the batches lacks this counter; it is of no use here.
-    missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
+    missing = [name for name in _needed(backbone) if name not in state]
     shapes = [n for n in state if n in own and state[n].shape != own[n].shape]
     if foreign or shapes or not set(state) & set(own):
         what = f"such as {(foreign + shapes)[0]}" if foreign or shapes else "none of them fits"
@@ -155,7 +167,9 @@ def load_backbone_weights(
             f"{len(foreign)} foreign tensors and {len(shapes)} of another shape, {what}"
         )
     if missing:
-        parts = ", ".join(sorted({name.split(".")[0] for name in missing}))
+        whole = Counter(name.split(".")[0] for name in _needed(backbone))
+        lacking = Counter(name.split(".")[0] for name in missing)
+        parts = ", ".join(f"{part} ({n} of {whole[part]} tensors)" for part, n in lacking.items())
         if not partial:
             raise CheckpointError(
                 f"{weights}: {len(missing)} tensors of the backbone are not in it ({parts}); if "
@@ -167,24 +181,90 @@ def load_backbone_weights(
     return tuple(state)
 
 
+def read_tensors(path: str | Path) -> Any:
+    """What a file of tensors and plain values holds, verified; no code in it is run.
+
+    Args:
+        path: of a file that `torch.save` wrote.
+
+    Returns:
+        its content, on the CPU.
+
+    Raises:
+        CheckpointError: the file is cut short, damaged, or holds code or objects besides.
+    """
+    try:
+        if zipfile.is_zipfile(path):  # older files are no archives and have no checksums
+            # torch itself does not compare the checksums. And an entry that a flipped bit turned
+            # into a folder it does not read at all: that tensor would have any values.
+            with zipfile.ZipFile(path) as archive:
+                folders = (e.filename for e in archive.infolist() if e.external_attr & _FOLDER)
+                damaged = archive.testzip() or next(folders, None)
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"{damaged} fails its checksum")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's text advises to run the code
+        raise CheckpointError(
+            f"{path}: not loaded: it is damaged, or holds code or objects besides tensors and "
+            "plain values"
+        ) from error
+    except Exception as error:  # torch and zipfile raise a dozen kinds for a damaged file
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: not readable, cut short or damaged ({why}); copy it again"
+        ) from error
+
+
 def freeze_pretrained(backbone: ResNet, loaded: tuple[str, ...], stages: int) -> None:
-    """Freeze exactly the batch norms whose statistics were loaded, and the first `stages`."""
-    names = dict(backbone.named_modules())
-    norms = {name.rpartition(".")[0] for name in loaded if name.endswith("running_mean")}
-    backbone.freeze(tuple(name for name in names if name in norms), stages)
+    """Freeze what was loaded, and nothing that is still random.
+
+    Args:
+        backbone: with its weights loaded.
+        loaded: names of the tensors that were, from `load_backbone_weights`. Exactly the batch
+            norms that are whole among them are frozen.
+        stages: how many of the stem and the four stages are wanted frozen. Fewer are, and it is
+            printed, if one of them was not loaded.
+
+    Raises:
+        ValueError: there are not so many stages.
+    """
+    random = set(_needed(backbone)) - set(loaded)
+    norms = [
+        name
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and not any(n.startswith(f"{name}.") for n in random)
+    ]
+    parts = {name.split(".")[0] for name in random}
+    pretrained = [parts.isdisjoint(names) for names in STAGES]
+    most = [*pretrained, False].index(False)  # stages that are whole, from the bottom
+    if most < stages <= len(STAGES):
+        print(f"frozen stages: {most} instead of {stages}, the next one starts at random weights")
+        stages = most
+    backbone.freeze(tuple(norms), stages)
+
+
+def _needed(backbone: ResNet) -> list[str]:
+    """Names of the tensors that weights must have.
+
+    Files made before torch counted the batches of a norm lack that counter, which is of no use.
+    """
+    return [name for name in backbone.state_dict() if not name.endswith("num_batches_tracked")]
 
 
 def _backbone_state(depth: int, weights: str | Path) -> Mapping[str, Tensor]:
     if weights == "imagenet":
         enum = models.get_model_weights(f"resnet{depth}")
-        return enum["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
+        try:
+            return enum["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:  # no network, or a wrong checksum
+            raise CheckpointError(
+                f"{enum['IMAGENET1K_V1'].url}: could not be downloaded ({error}); try again, or "
+                "fetch the file elsewhere and give its path"
+            ) from error
     path = Path(weights)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of backbone weights (or say 'imagenet')")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise CheckpointError(f"{path}: not a readable file of weights ({error})") from error
+    state = read_tensors(path)
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path}: not a state dict, that is, a mapping from names to tensors")
     return state

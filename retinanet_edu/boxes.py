@@ -10,10 +10,17 @@ import torch
 from torch import Tensor
 
 
-def _at_least_float32(boxes: Tensor) -> Tensor:
-    """Integers and half precision as float32: the area of 300 × 300 overflows float16."""
-    wide_enough = boxes.dtype in (torch.float32, torch.float64)
-    return boxes if wide_enough else boxes.float()
+def at_least_float32(values: Tensor) -> Tensor:
+    """Integers and half precision as float32: the area of 300 × 300 overflows float16.
+
+    Args:
+        values: any shape and type.
+
+    Returns:
+        the same values, float32; float64 stays what it is.
+    """
+    wide_enough = values.dtype in (torch.float32, torch.float64)
+    return values if wide_enough else values.float()
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -23,9 +30,12 @@ def box_area(boxes: Tensor) -> Tensor:
         boxes: (..., 4) x1 y1 x2 y2 in pixels.
 
     Returns:
-        (...) areas in square pixels; an inverted box has area 0.
+        (...) areas in square pixels, float32 (float64 of float64); an inverted box has area 0.
+
+    Law:
+        box_area(s · b) = s² · box_area(b), and a shift of the box changes nothing.
     """
-    boxes = _at_least_float32(boxes)
+    boxes = at_least_float32(boxes)
     width = (boxes[..., 2] - boxes[..., 0]).clamp(min=0)
     height = (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
     return width * height
@@ -43,19 +53,25 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (..., N, M) in 0…1, float32 (float64 where a box is float64).
 
+    Raises:
+        ValueError: a last axis that is not 4.
+
     Law:
-        pairwise_iou(a, b) = pairwise_iou(b, a)ᵀ, unchanged if all boxes are shifted or scaled.
+        pairwise_iou(a, b) = pairwise_iou(b, a)ᵀ, unchanged if all boxes are shifted or scaled;
+        1 for a box of positive area with itself.
 
     Source:
         Everingham et al., "The PASCAL VOC Challenge", IJCV 2010, eq. 3, without its + 1.
     """
     if a.shape[-1] != 4 or b.shape[-1] != 4:
         raise ValueError(f"boxes need a last axis of 4, got {tuple(a.shape)} and {tuple(b.shape)}")
-    a, b = _at_least_float32(a), _at_least_float32(b)
-    top_left = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])  # (..., N, M, 2)
-    bottom_right = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])  # (..., N, M, 2)
-    sides = (bottom_right - top_left).clamp(min=0)
-    intersection = sides[..., 0] * sides[..., 1]  # (..., N, M)
+    a, b = at_least_float32(a), at_least_float32(b)
+    # One coordinate at a time: pairs of two at the end of a tensor cannot be computed side by side.
+    ax1, ay1, ax2, ay2 = a[..., :, None, :].unbind(-1)  # (..., N, 1) each
+    bx1, by1, bx2, by2 = b[..., None, :, :].unbind(-1)  # (..., 1, M) each
+    width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)  # (..., N, M)
+    height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
+    intersection = width * height
     union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
     return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
 
@@ -68,7 +84,10 @@ def clip_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
         image_size: (H, W) in pixels.
 
     Returns:
-        (..., 4) with 0 ≤ x ≤ W and 0 ≤ y ≤ H.
+        (..., 4) with 0 ≤ x ≤ W and 0 ≤ y ≤ H; a box outside the image has no area left.
+
+    Law:
+        A box inside the image is unchanged, so clipping twice is clipping once.
     """
     height, width = image_size
     limit = boxes.new_tensor([width, height, width, height])

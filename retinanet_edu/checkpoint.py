@@ -7,8 +7,6 @@ code. It holds what rebuilds the model, so that its reader needs no settings of 
 from __future__ import annotations
 
 import os
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from torch import Tensor
 
 from retinanet_edu.anchors import AnchorGenerator
-from retinanet_edu.backbone import ResNet
+from retinanet_edu.backbone import ResNet, read_tensors
 from retinanet_edu.errors import CheckpointError
 from retinanet_edu.model import RetinaNet
 
@@ -40,13 +38,17 @@ def save_checkpoint(
     leaves the one before.
 
     Args:
-        path: of the file.
+        path: of the file; its folder is made if need be.
         model: its weights, structure, classes and image size are saved.
         half: round the weights to float16, for half the size.
         training: what a resumed run needs besides, tensors and plain values.
 
     Raises:
-        CheckpointError: the file cannot be written, for example because the disk is full.
+        CheckpointError: the file cannot be written, for example because the disk is full, or
+            could not be read back because `training` has more than tensors and plain values.
+
+    Law:
+        load_checkpoint(path) has the weights of `model`, bit for bit, unless `half`.
     """
     weights = model.state_dict()
     if half:
@@ -62,48 +64,60 @@ def save_checkpoint(
         "training": dict(training) if training is not None else None,
     }
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            # Better now than when a run of days is to go on.
+            refused = torch.serialization.get_unsafe_globals_in_checkpoint(temporary)
+            if refused:
+                raise CheckpointError(
+                    f"{path}: not written, since it could not be read back: it holds "
+                    f"{', '.join(refused)} besides tensors and plain values"
+                )
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: could not be written ({error})") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> dict:
     """The content of a checkpoint, verified, on the CPU.
+
+    Args:
+        path: of the file, or the name of a bundled one.
+
+    Returns:
+        `weights`, and what `build_model` needs; `training` as `save_checkpoint` was given it.
 
     Raises:
         CheckpointError: the file is missing, cut short, damaged, or not a checkpoint of this
             package. Files that would run code when unpickled are refused by torch.
     """
     path = find_checkpoint(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch itself does not compare the checksums
-        if damaged is not None:
-            raise CheckpointError(f"{path}: damaged ({damaged} fails its checksum); copy it again")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch and zipfile raise a dozen kinds for a damaged file
-        why = str(error).partition("\n")[0]
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint, cut short or damaged ({why})"
-        ) from error
+    content = read_tensors(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of retinanet_edu")
     return content
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """The path of a checkpoint, given as a path or as the name of a bundled one."""
+    """Where a checkpoint lies.
+
+    Args:
+        name: a path, or the name of a checkpoint that comes with the package.
+
+    Returns:
+        the path of a file.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
     path = Path(name)
     if path.is_file():
         return path
@@ -139,6 +153,8 @@ def load_checkpoint(
     content = read_checkpoint(path)
     if model is None:
         model = build_model(content, path)
+    else:
+        check_conventions(model, content, path)
     load_weights(model, content["weights"], path)
     model.classes = tuple(content["classes"])
     model.image_size = content["image_size"]
@@ -146,7 +162,18 @@ def load_checkpoint(
 
 
 def build_model(content: dict, path: str | Path) -> RetinaNet:
-    """The model that a checkpoint describes, with random weights."""
+    """The model that a checkpoint describes, with random weights.
+
+    Args:
+        content: of the checkpoint, from `read_checkpoint`.
+        path: of its file, for messages.
+
+    Returns:
+        the model, in training mode, frozen where the checkpoint's was.
+
+    Raises:
+        CheckpointError: the backbone is not one of the package's, or the description is damaged.
+    """
     if content["backbone"] is None:
         raise CheckpointError(
             f"{path}: its backbone is not one of the package's; build the model and give it: "
@@ -168,8 +195,38 @@ def build_model(content: dict, path: str | Path) -> RetinaNet:
         raise CheckpointError(f"{path}: describes no model that can be built ({error})") from error
 
 
+def check_conventions(model: RetinaNet, content: dict, path: str | Path) -> None:
+    """Refuse a model in which the weights would fit and mean something else.
+
+    Args:
+        model: that the weights are meant for.
+        content: of the checkpoint, from `read_checkpoint`.
+        path: of its file, for messages.
+
+    Raises:
+        CheckpointError: other anchors, or P6 from another map.
+    """
+    saved = content["anchors"] | {"p6_from": content["settings"]["p6_from"]}
+    own = model.anchor_generator.settings | {"p6_from": model.fpn.p6_from}
+    for name, value in own.items():
+        if saved[name] != value:
+            raise CheckpointError(
+                f"{path}: of a model with {name} {saved[name]}, but this one has {value}; build it "
+                "with the same anchors and p6_from"
+            )
+
+
 def load_weights(model: RetinaNet, weights: Mapping[str, Tensor], path: str | Path) -> None:
-    """Put a checkpoint's weights into a model, or say in the model's terms what does not fit."""
+    """Put a checkpoint's weights into a model, or say in the model's terms what does not fit.
+
+    Args:
+        model: to be filled.
+        weights: of the checkpoint, float16 or float32, by name.
+        path: of its file, for messages.
+
+    Raises:
+        CheckpointError: they do not fit; the model is left as it was.
+    """
     own = model.state_dict()
     last = "classification_head.output.bias"
     per_cell = model.anchor_generator.anchors_per_cell

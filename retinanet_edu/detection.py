@@ -16,6 +16,7 @@ from retinanet_edu.coding import decode_boxes
 from retinanet_edu.data.images import read_image
 from retinanet_edu.data.loading import pad_images
 from retinanet_edu.data.transforms import EvalTransform, picture_size, scale_boxes
+from retinanet_edu.errors import DataError
 from retinanet_edu.model import RetinaNet
 from retinanet_edu.structures import Detections, Predictions
 from retinanet_edu.suppression import nms_per_class
@@ -100,7 +101,7 @@ def _candidates(
 def predict(model: RetinaNet, pictures: Picture, **settings: Any) -> Detections: ...
 @overload
 def predict(model: RetinaNet, pictures: Sequence[Picture], **settings: Any) -> list[Detections]: ...
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: RetinaNet,
     pictures: Picture | Sequence[Picture],
@@ -113,9 +114,10 @@ def predict(
 
     Args:
         model: its weights, its device and its `image_size` are used; its mode is left as it was.
+            What it sees in a picture does not depend on the others.
         pictures: one or several, each a path, a PIL image, an RGB array (H, W, 3) of uint8 or a
             tensor (3, H, W) of uint8.
-        batch_size: pictures that go through the network together.
+        batch_size: pictures that go through the network together, at most.
         image_size: the longer side to scale to, instead of `model.image_size`.
         settings: keywords of `postprocess`, such as `score_threshold=0.5` for clean pictures.
 
@@ -123,51 +125,75 @@ def predict(
         `Detections` for one picture, a list of them for several; boxes in pixels of the original.
 
     Raises:
-        DataError: a picture is missing or damaged; the message names it.
+        DataError: a picture is missing, damaged or of another kind; the message names it.
     """
     if isinstance(pictures, str | Path | Image.Image | np.ndarray | Tensor):
         return predict(model, [pictures], image_size=image_size, **settings)[0]
     transform = EvalTransform(image_size or model.image_size)
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         detections: list[Detections] = []
         for start in range(0, len(pictures), batch_size):
-            originals = [_as_tensor(p) for p in pictures[start : start + batch_size]]
+            chunk = enumerate(pictures[start : start + batch_size], start)
+            originals = [_as_tensor(picture, number) for number, picture in chunk]
             images = [transform.image(image) for image in originals]
-            batch = pad_images(images).to(model.device)
-            found = postprocess(
-                model(batch),
-                model.anchors(picture_size(batch)),
-                [picture_size(image) for image in images],
-                **settings,
-            )
+            found = _detect(model, images, **settings)
             for image, original, one in zip(images, originals, found, strict=True):
-                detections.append(
-                    rescale(one.to("cpu"), picture_size(image), picture_size(original))
-                )
+                detections.append(rescale(one, picture_size(image), picture_size(original)))
         return detections
     finally:
-        model.train(was_training)
+        for module, was_training in modes:  # some parts may have had another mode than the whole
+            module.training = was_training
+
+
+def _detect(model: RetinaNet, images: Sequence[Tensor], **settings: Any) -> list[Detections]:
+    """Detections on the CPU in images (3, H_i, W_i), normalised, in their pixels.
+
+    Only images that pad to the same size share a batch: padding beyond that would be seen.
+    """
+    padded = [pad_images([image]) for image in images]  # (1, 3, H, W) each
+    found: dict[int, Detections] = {}
+    for size in {picture_size(image) for image in padded}:
+        members = [i for i, image in enumerate(padded) if picture_size(image) == size]
+        batch = torch.cat([padded[i] for i in members]).to(model.device)
+        sizes = [picture_size(images[i]) for i in members]
+        some = postprocess(model(batch), model.anchors(size), sizes, **settings)
+        found |= {i: one.to("cpu") for i, one in zip(members, some, strict=True)}
+    return [found[i] for i in range(len(images))]
 
 
 def rescale(detections: Detections, seen: tuple[int, int], original: tuple[int, int]) -> Detections:
-    """Detections in an image of (H, W) `seen` pixels, in pixels of the `original` (H, W)."""
-    boxes = scale_boxes(detections.boxes, seen, original)
+    """Detections of a scaled image, in pixels of the original.
+
+    Args:
+        detections: boxes in pixels of the image that the network saw.
+        seen: (H, W) of that image, before padding.
+        original: (H, W) of the picture that it was made from.
+
+    Returns:
+        the same with other boxes, none of which reaches over the edge.
+    """
+    boxes = clip_boxes(scale_boxes(detections.boxes, seen, original), original)
     return Detections(boxes, detections.scores, detections.labels)
 
 
-def _as_tensor(picture: Picture) -> Tensor:
-    """A picture as uint8 (3, H, W)."""
+def _as_tensor(picture: Picture, number: int) -> Tensor:
+    """A picture as uint8 (3, H, W); `number` is its place among the pictures, for messages."""
     if isinstance(picture, str | Path):
         return read_image(picture)
     if isinstance(picture, Image.Image):
-        picture = np.asarray(picture.convert("RGB"))
+        try:
+            picture = np.asarray(picture.convert("RGB"))  # (H, W, 3)
+        except OSError as error:  # Pillow reads a file only now
+            raise DataError(f"picture {number}: cannot be read ({error})") from error
+    kind, axis = type(picture).__name__, 0
     if isinstance(picture, np.ndarray):
-        picture = torch.from_numpy(picture.copy()).movedim(-1, 0)  # (3, H, W)
-    if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3:
-        raise ValueError(
-            "a picture is a path, a PIL image, a uint8 array (H, W, 3) or a uint8 tensor "
-            f"(3, H, W); got {picture.dtype} of shape {tuple(picture.shape)}, channels first"
+        picture, axis = torch.from_numpy(picture.copy()), -1
+    shape = tuple(picture.shape)
+    if picture.dtype != torch.uint8 or len(shape) != 3 or shape[axis] != 3 or 0 in shape:
+        raise DataError(
+            f"picture {number}: a picture is a path, a PIL image, a uint8 array (H, W, 3) or a "
+            f"uint8 tensor (3, H, W), got {kind} of {picture.dtype} and shape {shape}"
         )
-    return picture
+    return picture.movedim(axis, 0)  # (3, H, W)

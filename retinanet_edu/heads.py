@@ -23,7 +23,7 @@ class Subnet(nn.Module):
         outputs: numbers that each anchor gets.
         num_convs: 3×3 convolutions with ReLU before the last one.
         group_norm: normalise after each of them, 8 channels a group (32 groups of 256).
-        prior: score at which the last bias starts, π; None starts it at 0.
+        prior: score at which the last bias starts, π in 0…1; None starts it at 0.
 
     Source:
         RetinaNet paper (arXiv 1708.02002), section 4, "Classification Subnet" and "Box
@@ -41,6 +41,8 @@ class Subnet(nn.Module):
         prior: float | None = None,
     ) -> None:
         super().__init__()
+        if prior is not None and not 0 < prior < 1:
+            raise ValueError(f"prior is a score between 0 and 1, not {prior}")
         self.outputs = outputs
         layers: list[nn.Module] = []
         for _ in range(num_convs):

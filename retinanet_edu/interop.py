@@ -50,6 +50,9 @@ def from_torchvision(model: TorchvisionRetinaNet, **settings: Any) -> RetinaNet:
             stages that are frozen there are frozen here.
         settings: keywords of `RetinaNet`: classes, and image_size if it is not to be its max_size.
 
+    Returns:
+        a model of its own, in the same mode; nothing is shared.
+
     Raises:
         ValueError: something that our model cannot represent; the message names it.
 
@@ -99,6 +102,9 @@ def to_torchvision(model: RetinaNet, **settings: Any) -> TorchvisionRetinaNet:
         settings: keywords of torchvision's RetinaNet, such as score_thresh. By default it scales
             and pads pictures as `predict` does.
 
+    Returns:
+        a model of its own, in the same mode; nothing is shared.
+
     Raises:
         ValueError: a convention of this model that torchvision does not have.
 
@@ -136,6 +142,12 @@ def criterion_settings(model: TorchvisionRetinaNet) -> dict[str, Any]:
 
     Except for an object that no anchor overlaps: there, torchvision makes every anchor positive.
 
+    Args:
+        model: torchvision's.
+
+    Returns:
+        keywords of `criterion`.
+
     Raises:
         ValueError: its box loss is one that `criterion` does not know.
     """
@@ -152,7 +164,14 @@ def criterion_settings(model: TorchvisionRetinaNet) -> dict[str, Any]:
 
 
 def postprocess_settings(model: TorchvisionRetinaNet) -> dict[str, Any]:
-    """The keywords with which `postprocess` gives the detections of torchvision's model."""
+    """The keywords with which `postprocess` gives the detections of torchvision's model.
+
+    Args:
+        model: torchvision's.
+
+    Returns:
+        keywords of `postprocess`.
+    """
     return {
         "score_threshold": model.score_thresh,
         "top_k": model.topk_candidates,

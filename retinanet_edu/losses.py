@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
+from retinanet_edu.boxes import at_least_float32
 from retinanet_edu.coding import decode_boxes, encode_boxes
 from retinanet_edu.matching import IGNORED, NEGATIVE_IOU, POSITIVE_IOU, match_targets
 from retinanet_edu.structures import Predictions, Targets
@@ -36,8 +37,8 @@ class Losses(NamedTuple):
 
 
 def _focal_terms(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Focal loss of each logit, before any sum: same shape as `logits`, float32."""
-    logits, targets = logits.float(), targets.float()
+    """Focal loss of each logit, before any sum: same shape as `logits`."""
+    logits, targets = at_least_float32(logits), at_least_float32(targets)
     # z is the logit of the true answer, so p_t = sigmoid(z). Both logarithms come from one
     # softplus, and nothing over- or underflows however sure the network is:
     # −log p_t = softplus(−z), and −log(1 − p_t) = softplus(−z) + z.
@@ -61,7 +62,11 @@ def focal_loss(
         gamma: how fast easy answers fade; 0 is weighted cross entropy.
 
     Returns:
-        the sum, a float32 scalar. Nothing is normalised here, see `criterion`.
+        the sum, a float32 scalar (float64 of float64). Nothing is normalised here, see
+        `criterion`.
+
+    Raises:
+        ValueError: logits and targets of different shapes.
 
     Law:
         focal_loss(z, t, alpha=0.5, gamma=0) is half the binary cross entropy.
@@ -77,8 +82,10 @@ def focal_loss(
 
 
 def _smooth_l1_terms(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
-    """Smooth L1 of each number, before any sum: same shape, float32."""
-    error = (predicted.float() - target.float()).abs()
+    """Smooth L1 of each number, before any sum: same shape."""
+    if beta < 0:
+        raise ValueError(f"beta of smooth L1 must be at least 0, got {beta}")
+    error = (at_least_float32(predicted) - at_least_float32(target)).abs()
     if beta == 0:
         return error
     return torch.where(error < beta, error**2 / (2 * beta), error - beta / 2)
@@ -88,12 +95,15 @@ def smooth_l1_loss(predicted: Tensor, target: Tensor, beta: float = 1.0) -> Tens
     """Squared error near zero, absolute error from `beta` on.
 
     Args:
-        predicted: (N, 4) or any shape.
+        predicted: (N, 4) or any shape; half precision is computed in float32.
         target: same shape.
-        beta: where the parabola meets the line; 0 is the absolute error.
+        beta: where the parabola meets the line, at least 0; 0 is the absolute error.
 
     Returns:
-        the sum, a float32 scalar.
+        the sum, a float32 scalar (float64 of float64).
+
+    Raises:
+        ValueError: arguments of different shapes, or a negative beta.
 
     Law:
         The slope never exceeds 1, and value and slope are continuous at `beta`.
@@ -144,7 +154,11 @@ def criterion(
 
     Raises:
         ValueError: shapes that do not fit each other, or an unknown keyword value.
-        IndexError: a label outside 0…K−1.
+        IndexError: a label outside 0…K−1, of any object, whether an anchor matches it or not.
+
+    Law:
+        With normaliser "image", a batch costs the mean of what its images cost one by one.
+        Ignored anchors have no gradient, and only positive ones have one of their deltas.
 
     Source:
         RetinaNet paper (arXiv 1708.02002), sections 4 and 5; the article's eq. 1.
@@ -156,6 +170,12 @@ def criterion(
             f"predictions are of {batch} images and {num_anchors} anchors, but targets are of "
             f"{len(targets.boxes)} images and there are {len(anchors)} anchors"
         )
+    if deltas.shape != (batch, num_anchors, 4):
+        raise ValueError(
+            f"class logits {tuple(logits.shape)} need box deltas {(batch, num_anchors, 4)}, "
+            f"got {tuple(deltas.shape)}"
+        )
+    _check_labels(targets, num_classes)
     difficult = torch.zeros_like(targets.difficult) if train_difficult else targets.difficult
     match = match_targets(
         anchors, targets.boxes, difficult, positive, negative, force_match=force_match
@@ -164,15 +184,8 @@ def criterion(
 
     image, anchor = positives.nonzero(as_tuple=True)  # (P,) each, P positives of the batch
     objects = match[image, anchor]
-    labels = targets.labels[image, objects]
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise IndexError(
-            f"labels run from {int(labels.min())} to {int(labels.max())}, but the model has "
-            f"{num_classes} classes: labels are 0…{num_classes - 1}, without a background class"
-        )
-
     one_hot = torch.zeros_like(logits, dtype=torch.float32)
-    one_hot[image, anchor, labels] = 1
+    one_hot[image, anchor, targets.labels[image, objects]] = 1
     terms = _focal_terms(logits, one_hot, alpha, gamma)  # (B, N, K)
     asked = (match != IGNORED)[..., None]
     classification = (terms * asked).sum(dim=(1, 2))  # (B,)
@@ -193,12 +206,23 @@ def criterion(
     return Losses(classification + box_loss_weight * box, classification, box)
 
 
+def _check_labels(targets: Targets, num_classes: int) -> None:
+    """All labels, or one that few anchors match would do its harm only now and then."""
+    rows = torch.arange(targets.labels.shape[1], device=targets.count.device)  # (M,)
+    labels = targets.labels[rows < targets.count[:, None]]  # one an object of the batch
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise IndexError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, but the model has "
+            f"{num_classes} classes: labels are 0…{num_classes - 1}, without a background class"
+        )
+
+
 def _box_terms(
     deltas: Tensor, boxes: Tensor, anchors: Tensor, box_loss: BoxLoss, beta: float
 ) -> Tensor:
     """Box loss of each positive anchor: (P, 4) three times to (P,)."""
     if box_loss == "giou":
-        decoded = decode_boxes(deltas.float(), anchors)
+        decoded = decode_boxes(deltas, anchors)
         return generalized_box_iou_loss(decoded, boxes, reduction="none")
     if box_loss not in ("smooth_l1", "l1"):
         raise ValueError(f"box_loss is 'smooth_l1', 'l1' or 'giou', not {box_loss!r}")

@@ -48,8 +48,8 @@ def match_anchors(
         ValueError: unless 0 < negative ≤ positive ≤ 1.
 
     Law:
-        An anchor's index is never that of an object whose IoU is below `positive`, nor of one
-        that another object beats.
+        An anchor's index is never that of an object which another object beats, nor, without
+        `force_match`, of one whose IoU is below `positive`.
 
     Source:
         RetinaNet paper (arXiv 1708.02002), section 4, "Anchors"; Faster R-CNN (arXiv 1506.01497),
@@ -86,18 +86,25 @@ def match_targets(
     object by at least `negative` is ignored.
 
     Args:
-        anchors: (N, 4).
-        boxes: (..., M, 4).
+        anchors: (N, 4) x1 y1 x2 y2 in pixels.
+        boxes: (..., M, 4) in pixels, padded with zero boxes.
         difficult: (..., M) bool.
         positive, negative, force_match: as in `match_anchors`.
 
     Returns:
         (..., N) int64, as `match_anchors`; never the index of a difficult object.
+
+    Raises:
+        ValueError: as `match_anchors`.
+
+    Law:
+        Equal to `match_anchors` with the difficult boxes set to zero, except where that says
+        background and a difficult object overlaps by `negative` or more.
     """
     without = boxes.masked_fill(difficult[..., None], 0)
     match = match_anchors(anchors, without, positive, negative, force_match=force_match)
     if boxes.shape[-2] == 0:
         return match
-    only = boxes.masked_fill(~difficult[..., None], 0)
-    near_difficult = pairwise_iou(anchors, only).amax(dim=-1) >= negative  # (..., N)
-    return match.masked_fill((match == BACKGROUND) & near_difficult, IGNORED)
+    # A background anchor near any object is near a difficult one: of the others none is near.
+    near = pairwise_iou(anchors, boxes).amax(dim=-1) >= negative  # (..., N)
+    return match.masked_fill((match == BACKGROUND) & near, IGNORED)

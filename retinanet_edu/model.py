@@ -40,6 +40,9 @@ class RetinaNet(nn.Module):
         image_size: the longer side of a picture for this model, in pixels. `forward` takes any
             size; `predict`, `evaluate` and `train` scale to this one.
 
+    Raises:
+        ValueError: `num_classes` is not positive, or is not the number of `classes`.
+
     Source:
         Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002), section 4.
     """
@@ -62,7 +65,9 @@ class RetinaNet(nn.Module):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes is at least 1, got {num_classes}")
-        self.classes = tuple(classes or (str(k) for k in range(num_classes)))
+        # Plain values, since numpy's would make a checkpoint that cannot be read back.
+        num_classes, image_size = int(num_classes), int(image_size)
+        self.classes = tuple(map(str, range(num_classes) if classes is None else classes))
         if len(self.classes) != num_classes:
             raise ValueError(f"{len(self.classes)} names for {num_classes} classes")
         self.num_classes = num_classes
@@ -142,6 +147,9 @@ def retinanet_resnet(
         settings: keywords of `RetinaNet`: anchors, channels, head_convs, group_norm, p6_from,
             prior, classes, image_size.
 
+    Returns:
+        the model, in training mode.
+
     Raises:
         CheckpointError: `backbone_weights` does not fit.
     """
@@ -153,25 +161,65 @@ def retinanet_resnet(
 
 
 def retinanet_resnet18(num_classes: int, **settings: Any) -> RetinaNet:
-    """RetinaNet on ResNet-18; keywords as `retinanet_resnet`."""
+    """RetinaNet on ResNet-18; errors as `retinanet_resnet`.
+
+    Args:
+        num_classes: K.
+        settings: keywords of `retinanet_resnet`.
+
+    Returns:
+        the model, in training mode.
+    """
     return retinanet_resnet(18, num_classes, **settings)
 
 
 def retinanet_resnet34(num_classes: int, **settings: Any) -> RetinaNet:
-    """RetinaNet on ResNet-34; keywords as `retinanet_resnet`."""
+    """RetinaNet on ResNet-34; errors as `retinanet_resnet`.
+
+    Args:
+        num_classes: K.
+        settings: keywords of `retinanet_resnet`.
+
+    Returns:
+        the model, in training mode.
+    """
     return retinanet_resnet(34, num_classes, **settings)
 
 
 def retinanet_resnet50(num_classes: int, **settings: Any) -> RetinaNet:
-    """RetinaNet on ResNet-50, the paper's default; keywords as `retinanet_resnet`."""
+    """RetinaNet on ResNet-50, the paper's default; errors as `retinanet_resnet`.
+
+    Args:
+        num_classes: K.
+        settings: keywords of `retinanet_resnet`.
+
+    Returns:
+        the model, in training mode.
+    """
     return retinanet_resnet(50, num_classes, **settings)
 
 
 def retinanet_resnet101(num_classes: int, **settings: Any) -> RetinaNet:
-    """RetinaNet on ResNet-101; keywords as `retinanet_resnet`."""
+    """RetinaNet on ResNet-101; errors as `retinanet_resnet`.
+
+    Args:
+        num_classes: K.
+        settings: keywords of `retinanet_resnet`.
+
+    Returns:
+        the model, in training mode.
+    """
     return retinanet_resnet(101, num_classes, **settings)
 
 
 def retinanet_resnet152(num_classes: int, **settings: Any) -> RetinaNet:
-    """RetinaNet on ResNet-152; keywords as `retinanet_resnet`."""
+    """RetinaNet on ResNet-152; errors as `retinanet_resnet`.
+
+    Args:
+        num_classes: K.
+        settings: keywords of `retinanet_resnet`.
+
+    Returns:
+        the model, in training mode.
+    """
     return retinanet_resnet(152, num_classes, **settings)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -22,18 +23,28 @@ from retinanet_edu.structures import Detections
 
 @dataclass(frozen=True)
 class Role:
-    """How one kind of thing is drawn everywhere."""
+    """How one kind of thing is drawn everywhere.
+
+    Attributes:
+        colour: as "#RRGGBB".
+        line: matplotlib's line style: its short name, or where the first dash starts and the
+            lengths of dashes and gaps.
+    """
 
     colour: str
-    line: str
+    line: str | tuple[float, tuple[float, ...]]
 
 
 GROUND_TRUTH = Role("#009E73", "--")
 PREDICTION = Role("#D55E00", "-")
-POSITIVE = Role("#0072B2", "-")
+POSITIVE = Role("#0072B2", (0, (6, 1.5, 1, 1.5, 1, 1.5)))  # dash, dot, dot
 BACKGROUND = Role("#999999", ":")
 IGNORED = Role("#E69F00", "-.")
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+
+# The room that a text needs, as a share of the picture's sides.
+_TEXT_HEIGHT, _TEXT_WIDTH = 0.07, 0.2
+_SMALLEST = 240  # sides of a figure in pixels; below it no text is legible
 
 
 def draw_boxes(
@@ -45,15 +56,16 @@ def draw_boxes(
         axes: that show the picture.
         boxes: (M, 4) x1 y1 x2 y2 in its pixels.
         role: colour and line.
-        texts: one a box, set at its upper left corner.
+        texts: one a box, set above its upper left corner; inside it at the upper edge of the
+            picture, and up to its right corner at the right one.
         size: of the texts, in points.
     """
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
         # Pixel 0 is drawn from −0.5 to 0.5, and in our coordinates it reaches from 0 to 1.
-        corner = (x1 - 0.5, y1 - 0.5)
         axes.add_patch(
             Rectangle(
-                corner,
+                (x1 - 0.5, y1 - 0.5),
                 x2 - x1,
                 y2 - y1,
                 fill=False,
@@ -63,19 +75,29 @@ def draw_boxes(
             )
         )
         if texts:
+            is_high = y1 - top < _TEXT_HEIGHT * (bottom - top)
+            is_right = right - x1 < _TEXT_WIDTH * (right - left)
             axes.text(
-                *corner,
+                x2 - 0.5 if is_right else x1 - 0.5,
+                y1 - 0.5,
                 texts[i],
                 size=size,
                 color="white",
-                va="bottom",
+                ha="right" if is_right else "left",
+                va="top" if is_high else "bottom",
                 clip_on=True,
                 bbox={"facecolor": role.colour, "edgecolor": "none", "pad": 0.8},
             )
 
 
 def show_picture(axes: Axes, image: Tensor, title: str = "") -> None:
-    """Show a picture, uint8 (3, H, W), without ticks."""
+    """Show a picture, without ticks.
+
+    Args:
+        axes: to show it in.
+        image: uint8 (3, H, W).
+        title: above it.
+    """
     axes.imshow(image.movedim(0, -1).numpy())
     axes.set_title(title, size=8)
     axes.set_axis_off()
@@ -84,9 +106,19 @@ def show_picture(axes: Axes, image: Tensor, title: str = "") -> None:
 def plot_detections(
     image: Tensor, detections: Detections, classes: Sequence[str], score_threshold: float = 0.5
 ) -> Figure:
-    """A picture, uint8 (3, H, W), at its own size, with what was found in it."""
+    """A picture at its own size, small ones larger, with what was found in it.
+
+    Args:
+        image: uint8 (3, H, W).
+        detections: boxes in its pixels.
+        classes: names of the K classes.
+        score_threshold: detections below it are not drawn.
+
+    Returns:
+        the figure.
+    """
     height, width = image.shape[-2:]
-    figure = Figure(figsize=(max(width, 240) / 100, max(height, 240) * 1.0 / 100), dpi=100)
+    figure = Figure(figsize=(max(width, _SMALLEST) / 100, max(height, _SMALLEST) / 100), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1))
     show_picture(axes, image)
     _draw_detections(axes, detections, classes, score_threshold)
@@ -115,11 +147,15 @@ def plot_gallery(
 
     Args:
         images: uint8 (3, H, W) each.
-        targets: `boxes`, `labels` and `difficult` of each; difficult objects are drawn as ignored.
+        targets: `boxes`, `labels` and, where there are any, `difficult` of each; difficult
+            objects are drawn as ignored.
         detections: of each.
         classes: names of the K classes.
         columns: pairs a row.
         score_threshold: detections below it are not drawn.
+
+    Returns:
+        the figure.
     """
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(4.4 * columns, 2.35 * rows + 0.5), layout="constrained")
@@ -130,7 +166,7 @@ def plot_gallery(
         left, right = grid[i // columns, 2 * (i % columns) : 2 * (i % columns) + 2]
         show_picture(left, image)
         names = [classes[k] for k in target["labels"].tolist()]
-        hard = target["difficult"]
+        hard = target.get("difficult", torch.zeros(len(names), dtype=torch.bool))
         easy_names = [n for n, h in zip(names, hard.tolist(), strict=True) if not h]
         draw_boxes(left, target["boxes"][~hard], GROUND_TRUTH, easy_names)
         draw_boxes(left, target["boxes"][hard], IGNORED)
@@ -145,7 +181,14 @@ def plot_gallery(
 
 
 def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss and AP by epoch, from what `train` returns or `metrics.jsonl` holds."""
+    """Loss and AP by epoch.
+
+    Args:
+        history: what `train` returns, or the lines of `metrics.jsonl`.
+
+    Returns:
+        the figure: losses on the left, AP on the right.
+    """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     loss_axes, ap_axes = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
@@ -170,7 +213,14 @@ def plot_history(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def plot_precision_recall(evaluation: Evaluation) -> Figure:
-    """Precision against recall at IoU 0.5, a curve a class."""
+    """Precision against recall at IoU 0.5, a curve a class.
+
+    Args:
+        evaluation: from `evaluate`.
+
+    Returns:
+        the figure, with VOC's area under each curve in the legend.
+    """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     lines = ("-", "--", ":", "-.")

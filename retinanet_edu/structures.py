@@ -53,7 +53,22 @@ class Targets:
         labels: Sequence[Tensor],
         difficult: Sequence[Tensor] | None = None,
     ) -> Targets:
-        """Pad one (M_i, 4), (M_i,) and (M_i,) an image into one value for the batch."""
+        """Pad one tensor of each kind an image into one value for the batch.
+
+        Args:
+            boxes: (M_i, 4) x1 y1 x2 y2 in pixels of image i, an empty tensor for no objects.
+            labels: (M_i,) integers in 0…K−1.
+            difficult: (M_i,) bool; by default no object is.
+
+        Returns:
+            `Targets` of B = len(boxes) images, M = the largest M_i.
+
+        Raises:
+            ValueError: lists of different lengths, or an image whose numbers do not agree.
+
+        Law:
+            Row by row up to `count`, the padded tensors are the given ones; zero beyond.
+        """
         if difficult is None:
             difficult = [torch.zeros(len(b), dtype=torch.bool) for b in boxes]
         for i, (b, l, d) in enumerate(zip(boxes, labels, difficult, strict=True)):
@@ -61,6 +76,10 @@ class Targets:
                 raise ValueError(
                     f"image {i} of the batch has {len(b)} boxes, {len(l)} labels "
                     f"and {len(d)} difficult flags; it needs one of each an object"
+                )
+            if b.numel() != 4 * len(b):
+                raise ValueError(
+                    f"image {i} of the batch has boxes {tuple(b.shape)}; they must be (M, 4)"
                 )
         most = max((len(b) for b in boxes), default=0)
         shape = (len(boxes), most)

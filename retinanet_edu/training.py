@@ -95,8 +95,9 @@ def train(
     output = Path(output)
     if len(train_data) == 0:
         raise DataError("the training set is empty")
-    for data in (train_data, val_data):
-        check_classes(model, data)
+    check_classes(model, train_data)
+    model.classes = tuple(getattr(train_data, "classes", model.classes))
+    check_classes(model, val_data)
 
     batches = EpochBatches(len(train_data), batch_size, seed=seed, rank=rank, world_size=world_size)
     loader = make_loader(
@@ -164,6 +165,7 @@ def train(
                     batch_size=batch_size,
                     workers=workers,
                     criterion_settings=criterion_settings,
+                    distributed=world_size > 1,
                 )
                 row |= {
                     "val_loss": evaluation.loss,
@@ -222,10 +224,11 @@ def _descend(
     losses.total.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     if not torch.isfinite(losses.total + norm):
+        images = ", ".join(target["image_id"] for target in batch.originals)
         raise TrainingError(
             f"epoch {epoch + 1}: loss {losses.total.item():g} (classification "
             f"{losses.classification.item():g}, box {losses.box.item():g}), gradient "
-            f"{norm.item():g}; the batch's images are {', '.join(t['image_id'] for t in batch.originals)}. Look at their "
+            f"{norm.item():g}; the batch's images are {images}. Look at their "
             "boxes, and try a lower learning rate; the weights before this step are kept"
         )
     descent.step()
@@ -241,9 +244,9 @@ def _make_optimizer(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate)
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9)
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, fused=True)
     raise ValueError(f"optimizer is 'adamw' or 'sgd', not {name!r}")
 
 

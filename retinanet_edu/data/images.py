@@ -37,15 +37,24 @@ def read_image(path: str | Path) -> Tensor:
 def image_size(path: str | Path) -> tuple[int, int]:
     """(H, W) of the picture that `read_image` gives, from a JPEG's header alone.
 
+    Args:
+        path: of any file that Pillow reads.
+
+    Returns:
+        (H, W) in pixels, after the orientation tag.
+
     Raises:
         DataError: as `read_image`, but a JPEG's missing pixels go unnoticed.
+
+    Law:
+        image_size(path) = read_image(path).shape[1:].
     """
     with _open(path) as picture:
         if picture.format == "TIFF":
-            picture.load()  # Pillow turns a TIFF by itself, its older versions only here
+            picture.load()  # Pillow turns a TIFF by itself, and then forgets that it was turned
         turned = picture.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         width, height = picture.size
-    return (width, height) if turned and picture.format != "TIFF" else (height, width)
+    return (width, height) if turned else (height, width)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ So a run that is resumed sees what it would have seen, with any number of worker
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,9 +41,16 @@ class Batch(NamedTuple):
 
 
 def pad_images(images: Sequence[Tensor], multiple: int = PAD_MULTIPLE) -> Tensor:
-    """Images (3, H_i, W_i) as one (B, 3, H, W), padded at the right and below.
+    """Images of several sizes as one tensor, padded at the right and below.
 
-    The padding is 0, the mean colour after normalisation; H and W are multiples of `multiple`.
+    The padding is 0, the mean colour after normalisation. Boxes stay where they are.
+
+    Args:
+        images: B tensors (3, H_i, W_i), at least one.
+        multiple: in pixels.
+
+    Returns:
+        (B, 3, H, W), where H and W are the least multiples that hold all images.
     """
     height = max(image.shape[-2] for image in images)
     width = max(image.shape[-1] for image in images)
@@ -72,9 +80,13 @@ class SeededDataset(Dataset):
     """A dataset asked by (epoch, index), whose transform draws from (seed, epoch, index).
 
     Args:
-        dataset: gives (uint8 image (3, H, W), target) for an index.
-        transform: of image and target.
+        dataset: gives (uint8 image (3, H, W), target) for an index, see `retinanet_edu.data`.
+        transform: of image and target; draws from torch's global generator, if at all.
         seed: of the run.
+
+    Law:
+        Equal (seed, epoch, index) give equal samples, whatever was drawn before, and the global
+        generator is left as it was.
     """
 
     def __init__(self, dataset: Any, transform: Callable, seed: int = 0) -> None:
@@ -86,30 +98,77 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, dict, dict]:
+        """The transformed image and target, and the target as it was."""
         epoch, index = key
         image, target = self.dataset[index]
-        original = complete(target, index) | {"size": picture_size(image)}
+        classes = getattr(self.dataset, "classes", None)
+        original = complete(image, target, index, None if classes is None else len(classes))
         sequence = np.random.SeedSequence([self.seed, epoch, index])
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
             return *self.transform(image, original), original
 
 
-def complete(target: dict, index: int) -> dict:
-    """A target checked, with `difficult` and `image_id`, which one's own dataset may leave out."""
-    boxes = torch.as_tensor(target["boxes"], dtype=torch.float32).reshape(-1, 4)
-    if not boxes.isfinite().all() or bool((boxes[:, 2:] <= boxes[:, :2]).any()):
+def complete(image: Tensor, target: dict, index: int, num_classes: int | None = None) -> dict:
+    """A target checked, with all entries that one's own dataset may leave out.
+
+    Args:
+        image: to which it belongs, as the dataset gives it.
+        target: `boxes`, `labels` and, where there are any, `difficult` and `image_id`; tensors,
+            arrays or lists.
+        index: names the image for want of an `image_id`.
+        num_classes: K, where it is known.
+
+    Returns:
+        the target with `boxes` (M, 4) float32, `labels` (M,) int64, `difficult` (M,) bool,
+        `image_id` a string and `size` (H, W).
+
+    Raises:
+        DataError: the image is not uint8 (3, H, W), the entries are not one an object, a box is
+            empty, inverted, not finite or outside of the image, or a label is not in 0…K−1. The
+            message names the image.
+    """
+    name = f"image {target.get('image_id', index)}"
+    if not isinstance(image, Tensor):
+        raise DataError(f"{name}: a picture must be a tensor, got {type(image)}")
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
         raise DataError(
-            f"image {target.get('image_id', index)}: a box is empty, inverted or not a number: "
-            f"{boxes.tolist()}; boxes are x1 y1 x2 y2 in pixels with x1 < x2 and y1 < y2"
+            f"{name}: a picture must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}"
         )
+    boxes = torch.as_tensor(target["boxes"], dtype=torch.float32)
+    if boxes.numel() == 0:
+        boxes = boxes.reshape(0, 4)  # an empty list has no second axis
+    labels = torch.as_tensor(target["labels"], dtype=torch.int64)
+    difficult = torch.as_tensor(target.get("difficult", [False] * len(boxes)), dtype=torch.bool)
+    if boxes.shape != (len(boxes), 4) or not labels.shape == difficult.shape == boxes.shape[:1]:
+        raise DataError(
+            f"{name}: boxes, labels and difficult must be (M, 4), (M,) and (M,) of M objects, got "
+            f"{tuple(boxes.shape)}, {tuple(labels.shape)} and {tuple(difficult.shape)}"
+        )
+    height, width = picture_size(image)
+    for box, label in zip(boxes.tolist(), labels.tolist(), strict=True):
+        x1, y1, x2, y2 = box
+        if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, box))):
+            raise DataError(
+                f"{name}: the box {box} is empty, inverted or not a number; boxes are x1 y1 x2 y2 "
+                "in pixels with x1 < x2 and y1 < y2"
+            )
+        if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1:  # one pixel is rounding
+            raise DataError(
+                f"{name}: the box {box} reaches outside of the picture of {width} × {height} "
+                "pixels; boxes are in pixels of the picture as the dataset gives it"
+            )
+        if label < 0 or (num_classes is not None and label >= num_classes):
+            raise DataError(
+                f"{name}: label {label}, but labels are 0…K−1 without a background class"
+                + ("" if num_classes is None else f", and there are K = {num_classes} classes")
+            )
     return target | {
         "boxes": boxes,
-        "labels": torch.as_tensor(target["labels"], dtype=torch.int64),
-        "difficult": torch.as_tensor(
-            target.get("difficult", torch.zeros(len(boxes))), dtype=torch.bool
-        ),
+        "labels": labels,
+        "difficult": difficult,
         "image_id": str(target.get("image_id", index)),
+        "size": (height, width),
     }
 
 
@@ -118,6 +177,16 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     Of several processes each takes every `world_size`-th sample of the same order, and the order
     is wrapped so that all take equally many. Call `set_epoch` before each epoch.
+
+    Args:
+        length: of the dataset.
+        batch_size: images a batch of this process; the last of an epoch may have fewer.
+        seed: of the run.
+        shuffle: else the order is that of the dataset.
+        rank, world_size: this process, and how many there are.
+
+    Law:
+        Over all ranks an epoch has every sample, and fewer than `world_size` repeats.
     """
 
     def __init__(
@@ -167,7 +236,18 @@ def make_loader(
     workers: int = 0,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """A DataLoader of `Batch` over the keys that `batches` draws."""
+    """A DataLoader of `Batch` over the keys that `batches` draws.
+
+    Args:
+        dataset: see `retinanet_edu.data`.
+        transform: of image and target, such as `TrainTransform`.
+        batches: which samples; its seed is that of the transform too.
+        workers: processes that load; 0 for none.
+        pin_memory: for quicker copies to a GPU.
+
+    Law:
+        The batches do not depend on `workers`.
+    """
     return DataLoader(
         SeededDataset(dataset, transform, batches.seed),
         batch_sampler=batches,
@@ -175,4 +255,5 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin_memory,
+        generator=torch.Generator(),  # or each epoch would draw from the global one
     )

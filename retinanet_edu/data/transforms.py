@@ -29,21 +29,44 @@ def picture_size(image: Tensor) -> tuple[int, int]:
     return image.shape[-2], image.shape[-1]
 
 
-def fit_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """(H, W) scaled so that the longer side is `image_size`, at least one pixel each."""
-    factor = image_size / max(size)
+def fit_size(size: tuple[int, int], longer_side: int) -> tuple[int, int]:
+    """The size of a picture of which the longer side is scaled to so many pixels.
+
+    Args:
+        size: (H, W) in pixels.
+        longer_side: in pixels, at least 1.
+
+    Returns:
+        (H, W) of nearly the same shape, each rounded and at least 1.
+
+    Law:
+        max(fit_size(s, n)) = n, and fit_size(fit_size(s, n), n) is the same.
+    """
+    factor = longer_side / max(size)
     height, width = (max(1, round(side * factor)) for side in size)
     return height, width
 
 
 def scale_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """Boxes (..., 4) of an image of (H, W) `before` in one of (H, W) `after`, in pixels."""
+    """Boxes of a picture in pixels of the same picture at another size.
+
+    Args:
+        boxes: (..., 4) x1 y1 x2 y2 in pixels.
+        before: (H, W) of the picture to which they belong.
+        after: (H, W) of the other.
+
+    Returns:
+        (..., 4); each axis has its own factor, since sizes are whole pixels.
+
+    Law:
+        scale_boxes(scale_boxes(b, s, t), t, s) = b.
+    """
     vertical, horizontal = after[0] / before[0], after[1] / before[1]
     return boxes * boxes.new_tensor([horizontal, vertical, horizontal, vertical])
 
 
 def normalise(image: Tensor) -> Tensor:
-    """uint8 (3, H, W) to float32 around zero."""
+    """uint8 (3, H, W) to float32, in which ImageNet's pictures have mean 0 and deviation 1."""
     return F.normalize(F.to_dtype(image, torch.float32, scale=True), list(MEAN), list(STD))
 
 
@@ -59,29 +82,32 @@ class EvalTransform:
 
     def __call__(self, image: Tensor, target: dict) -> tuple[Tensor, dict]:
         """One sample: uint8 (3, H, W) in, float32 (3, H', W') out."""
-        before = picture_size(image)
-        after = fit_size(before, self.image_size)
-        boxes = scale_boxes(target["boxes"], before, after)
-        return self.image(image), target | {"boxes": boxes}
+        image, target = resize(image, target, self.image_size)
+        return normalise(image), target
 
     def image(self, image: Tensor) -> Tensor:
         """The picture alone."""
-        size = fit_size(picture_size(image), self.image_size)
-        return normalise(F.resize(image, list(size), antialias=True))
+        return normalise(_resize(image, self.image_size))
 
 
 class TrainTransform:
-    """Flip, colour and scale jitter, then normalise.
+    """Mirror, scale and colour at random, then normalise.
 
     The picture keeps the size that `EvalTransform` would give it. It is drawn larger and cropped
     at random, or smaller and set at a random place on the mean colour.
 
     Args:
         image_size: the longer side, in pixels.
-        flip: probability of a mirror image.
+        flip: probability of a mirror image, 0…1.
         scale: range of the factor on the picture's size, drawn evenly in its logarithm.
-        colour: jitter brightness, contrast, saturation and hue (torchvision's photometric
-            distortion, as for SSD).
+        colour: jitter brightness, contrast, saturation and hue, and exchange channels, each in
+            half of the pictures (torchvision's photometric distortion, as for SSD).
+
+    Law:
+        A box stays on its object, and every draw comes from torch's global generator.
+
+    Source:
+        Liu et al., "SSD" (arXiv 1512.02325), section 2.2, for the colours.
     """
 
     def __init__(
@@ -99,50 +125,71 @@ class TrainTransform:
 
     def __call__(self, image: Tensor, target: dict) -> tuple[Tensor, dict]:
         """One sample: uint8 (3, H, W) in, float32 (3, H', W') out."""
-        if self.colour is not None:
-            image = self.colour(image)
+        canvas = fit_size(picture_size(image), self.image_size)
+        low, high = math.log(self.scale[0]), math.log(self.scale[1])
+        factor = math.exp(low + (high - low) * float(torch.rand(())))
+        # Scaled first: a photograph may have a hundred times the pixels.
+        image, target = resize(image, target, max(1, round(self.image_size * factor)))
         if torch.rand(()) < self.flip:
             image, target = flip(image, target)
-        image, target = jitter_scale(image, target, self.image_size, self.scale)
+        if self.colour is not None:
+            image = self.colour(image)
+        image, target = place(image, target, canvas)
         return normalise(image), target
 
 
 def flip(image: Tensor, target: dict) -> tuple[Tensor, dict]:
-    """The mirror image, left and right exchanged."""
-    x1, y1, x2, y2 = target["boxes"].unbind(-1)
+    """The mirror image, left and right exchanged.
+
+    Law:
+        flip(flip(image, target)) is what it was.
+    """
+    x1, y1, x2, y2 = target["boxes"].unbind(-1)  # (M,) each
     width = image.shape[-1]
-    return image.flip(-1), target | {"boxes": torch.stack([width - x2, y1, width - x1, y2], -1)}
+    boxes = torch.stack([width - x2, y1, width - x1, y2], dim=-1)  # (M, 4)
+    return F.horizontal_flip(image), target | {"boxes": boxes}
 
 
-def jitter_scale(
-    image: Tensor, target: dict, image_size: int, scale: tuple[float, float]
-) -> tuple[Tensor, dict]:
-    """Fit to `image_size`, times a random factor, then crop or pad to the size without it."""
-    before = picture_size(image)
-    canvas_size = fit_size(before, image_size)
-    low, high = math.log(scale[0]), math.log(scale[1])
-    factor = math.exp(low + (high - low) * float(torch.rand(())))
-    height, width = fit_size(before, max(1, round(image_size * factor)))
-    image = F.resize(image, [height, width], antialias=True)
+def resize(image: Tensor, target: dict, longer_side: int) -> tuple[Tensor, dict]:
+    """Scale so that the longer side has so many pixels, see `fit_size`."""
+    resized = _resize(image, longer_side)
+    boxes = scale_boxes(target["boxes"], picture_size(image), picture_size(resized))
+    return resized, target | {"boxes": boxes}
 
+
+def _resize(image: Tensor, longer_side: int) -> Tensor:
+    return F.resize(image, list(fit_size(picture_size(image), longer_side)), antialias=True)
+
+
+def place(image: Tensor, target: dict, canvas: tuple[int, int]) -> tuple[Tensor, dict]:
+    """Cut a picture to the size of a canvas, or pad it with the mean colour, at a random place.
+
+    Args:
+        image: (3, H, W) uint8.
+        target: with `boxes` (M, 4), `labels` (M,) and `difficult` (M,).
+        canvas: (H', W') in pixels; each side may be shorter or longer than the picture's.
+
+    Returns:
+        (3, H', W') uint8 and the target: boxes are cut at the border, objects that lie beyond it
+        are gone, and those of which less than `MIN_VISIBLE` is left are difficult.
+    """
+    (height, width), (rows, columns) = picture_size(image), canvas
     # Where the picture's corner falls on the canvas: not positive where the picture is larger.
     top, left = (
         int(torch.randint(abs(room) + 1, ())) * (1 if room > 0 else -1)
-        for room in (canvas_size[0] - height, canvas_size[1] - width)
+        for room in (rows - height, columns - width)
     )
-    canvas = torch.empty(3, *canvas_size, dtype=torch.uint8)
-    canvas[:] = (torch.tensor(MEAN) * 255).to(torch.uint8)[:, None, None]
-    seen = image[:, max(0, -top) :, max(0, -left) :][:, : canvas_size[0], : canvas_size[1]]
-    y, x = max(0, top), max(0, left)
-    canvas[:, y : y + seen.shape[1], x : x + seen.shape[2]] = seen
+    margins = (left, top, columns - width - left, rows - height - top)  # left, top, right, below
+    colour = [round(255 * mean) for mean in MEAN]
+    image = F.pad(image, [max(0, margin) for margin in margins], fill=colour)
+    image = F.crop(image, max(0, -top), max(0, -left), rows, columns)
 
-    boxes = scale_boxes(target["boxes"], before, (height, width))
-    boxes = boxes + boxes.new_tensor([left, top, left, top])
-    clipped = clip_boxes(boxes, canvas_size)
-    visible = box_area(clipped) / box_area(boxes)  # (M,)
-    kept = box_area(clipped) > 0
-    return canvas, target | {
-        "boxes": clipped[kept],
+    boxes = target["boxes"] + target["boxes"].new_tensor([left, top, left, top])  # (M, 4)
+    cut = clip_boxes(boxes, canvas)
+    area = box_area(cut)  # (M,)
+    kept = area > 0
+    return image, target | {
+        "boxes": cut[kept],
         "labels": target["labels"][kept],
-        "difficult": (target["difficult"] | (visible < MIN_VISIBLE))[kept],
+        "difficult": (target["difficult"] | (area < MIN_VISIBLE * box_area(boxes)))[kept],
     }

@@ -1,4 +1,4 @@
-"""PASCAL VOC: pictures and XML annotations in the layout of a VOCdevkit."""
+"""PASCAL VOC: pictures and annotations in the layout of a VOCdevkit."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import accumulate
+from itertools import accumulate, compress
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree.ElementTree import Element, ParseError
 
 import torch
-from defusedxml.ElementTree import parse
 from torch import Tensor
 
-from retinanet_edu.data.images import image_size, read_image
+from retinanet_edu.data.images import read_image
+from retinanet_edu.data.voc_xml import VOCObject, read_annotation, refuse
 from retinanet_edu.errors import DataError
 
 VOC_CLASSES = (
@@ -26,22 +24,15 @@ VOC_CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 
-_FAULTS_SHOWN = 10
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")  # VOC has the first, other people's data the others
-
-
-class VOCObject(NamedTuple):
-    """An `<object>` of an annotation, its box x1 y1 x2 y2 continuous in pixels."""
-
-    name: str
-    box: tuple[float, float, float, float]
-    difficult: bool
 
 
 class VOCDataset(torch.utils.data.Dataset):
     """Pictures and boxes of a VOCdevkit.
 
-    Annotations are read and checked at once, pictures when they are asked for.
+    Annotations are read and checked at once, pictures when they are asked for. Boxes are
+    continuous: VOC's (xmin, ymin, xmax, ymax) becomes (xmin − 1, ymin − 1, xmax, ymax), see
+    `parse_voc_xml`.
 
     Args:
         root: folder that contains `VOCdevkit`, or `VOCdevkit` itself, or `VOC2007` in it.
@@ -49,19 +40,22 @@ class VOCDataset(torch.utils.data.Dataset):
         split: name of a list in `ImageSets/Main`: "train", "val", "trainval", "test", or of one
             class, as "cat_train" (images that it marks −1 are left out).
         classes: names in the order of their labels; objects of others are left out. Default:
-            VOC's 20 where all objects are of these, else the names that occur, sorted.
-        images: only these, by identifier, or the first so many.
+            VOC's 20; the names that occur, sorted, where most objects are of none of these.
+        images: only these, by identifier, or the first so many, at least 1.
         keep_empty: keep images that have no object of these classes; they train as background.
         download: fetch VOC into `root` first, unless it is there, through torchvision, which
             knows the addresses and checksums: 2007 to 2012, "test" for 2007 alone.
 
     Attributes:
-        classes: names, tuple.
+        classes: K names, label k is `classes[k]`.
         image_ids: one an image, as "000005", or "2007/000005" where there are several years.
 
     Raises:
         DataError: something is missing or wrong; the message names the file, the object and what
-            to do. Up to ten faults of the annotations are listed at once.
+            to do. Of a split's faults up to ten are listed at once.
+
+    Law:
+        An image and its boxes are what torchvision's `VOCDetection` reads, minima less by 1.
 
     Source:
         Everingham et al., "The PASCAL VOC Challenge", IJCV 2010.
@@ -88,19 +82,23 @@ class VOCDataset(torch.utils.data.Dataset):
             listed = _list_split(_find_year(root, one), split)
             pictures |= {prefix + name: path for name, path in listed.items()}
         pictures = _pick(pictures, images)
-        annotations = [_annotation_of(path) for path in pictures.values()]
-        parsed = [_parse(*paths) for paths in zip(annotations, pictures.values(), strict=True)]
-        _refuse([fault for _, faults in parsed for fault in faults])
-        objects = [found for found, _ in parsed]
-        self.classes = _choose_classes(annotations, objects, classes)
+        paths = [_annotation_of(picture) for picture in pictures.values()]
+        annotations = [read_annotation(*p) for p in zip(paths, pictures.values(), strict=True)]
+        missing = [
+            f"{picture}: no such picture; add it or take it off the list"
+            for picture in pictures.values()
+            if not picture.is_file()
+        ]
+        refuse([*missing, *(fault for one in annotations for fault in one.faults)])
+        objects = [annotation.objects for annotation in annotations]
+        self.classes = _choose_classes(paths, objects, classes)
         label_of = {name: label for label, name in enumerate(self.classes)}
         objects = [[o for o in found if o.name in label_of] for found in objects]
-        if not keep_empty:
-            pictures = {i: p for (i, p), found in zip(pictures.items(), objects) if found}
-            objects = [found for found in objects if found]
-        self._split = split
-        self.image_ids = list(pictures)
-        self._pictures = list(pictures.values())
+        kept = [keep_empty or bool(found) for found in objects]
+        objects = list(compress(objects, kept))
+        self.image_ids = list(compress(pictures, kept))
+        self._pictures = list(compress(pictures.values(), kept))
+        self._sizes = [annotation.size for annotation in compress(annotations, kept)]
         # One tensor for all images: workers are sent a handful of tensors, not thousands.
         every = [o for found in objects for o in found]
         self._boxes = torch.tensor([o.box for o in every], dtype=torch.float32).reshape(-1, 4)
@@ -113,17 +111,20 @@ class VOCDataset(torch.utils.data.Dataset):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict]:
-        """The picture, uint8 (3, H, W), and its target."""
-        path = self._pictures[index]
-        if not path.is_file():
-            listed = path.parents[1] / "ImageSets" / "Main" / f"{self._split}.txt"
-            raise DataError(f"{path}: no such picture, but {listed} lists it; add it or its line")
+        """The picture, uint8 (3, H, W), and its target.
+
+        Raises:
+            DataError: the picture is damaged, or of another size than its annotation says.
+        """
+        path, (height, width) = self._pictures[index], self._sizes[index]
         image, target = read_image(path), self.target(index)
-        height, width = image.shape[1:]
-        if bool((target["boxes"][:, 2:] > torch.tensor([width + 1, height + 1])).any()):
+        # One pixel is rounding. More is another picture, and then the boxes lie elsewhere too.
+        if max(height, width) < math.inf and (
+            abs(image.shape[1] - height) > 1 or abs(image.shape[2] - width) > 1
+        ):
             raise DataError(
-                f"{path}: a box reaches outside of the picture, which is {width} × {height} "
-                "pixels, as its annotation does not say; was it scaled or turned afterwards?"
+                f"{path}: the picture is {image.shape[2]} × {image.shape[1]} pixels, but its "
+                f"annotation says {width:g} × {height:g}; was it scaled or turned afterwards?"
             )
         return image, target
 
@@ -142,101 +143,6 @@ class VOCDataset(torch.utils.data.Dataset):
         return self._pictures[index]
 
 
-def parse_voc_xml(path: str | Path, picture: str | Path | None = None) -> list[VOCObject]:
-    """The objects of one annotation.
-
-    VOC counts pixels from 1 and includes the last: the box (1, 1, 1, 1) is the first pixel, which
-    in continuous coordinates is 0 0 1 1. So 1 is subtracted from the minima and not from the
-    maxima. The `<part>`s of a person, with boxes of their own, are passed over.
-
-    Args:
-        path: of the XML file.
-        picture: asked for its size where the annotation does not give one. Boxes that reach up to
-            one pixel over its edge are clipped.
-
-    Raises:
-        DataError: with a line for each fault.
-    """
-    objects, faults = _parse(Path(path), picture)
-    _refuse(faults)
-    return objects
-
-
-def _parse(path: Path, picture: str | Path | None) -> tuple[list[VOCObject], list[str]]:
-    """The objects of one annotation, and what is wrong with it."""
-    try:
-        root = parse(str(path)).getroot()
-    except FileNotFoundError:
-        return [], [f"{path}: no such annotation; add it or take it off the list"]
-    except (ParseError, OSError, ValueError, LookupError) as error:  # ValueError: also entities
-        return [], [f"{path}: not plain, well-formed XML ({error}); mend or remove it"]
-    if root is None or root.tag != "annotation":
-        return [], [f"{path}: not a VOC annotation, its root is not <annotation>; remove it"]
-    width, height = _annotated_size(root, picture)
-    objects, faults = [], []
-    for i, element in enumerate(root.findall("object"), start=1):
-        try:
-            objects.append(_parse_object(element, width, height))
-        except ValueError as error:
-            name = _text(element, "name") or "unnamed"
-            faults.append(f"{path}: object {i} ({name}): {error}")
-    return objects, faults
-
-
-def _annotated_size(root: Element, picture: str | Path | None) -> tuple[float, float]:
-    """Width and height as the annotation says, else as the picture does, else without limit."""
-    with suppress(ValueError):
-        width, height = float(_text(root, "size/width")), float(_text(root, "size/height"))
-        if width > 0 and height > 0:  # some tools write 0
-            return width, height
-    if picture is not None:
-        with suppress(DataError):  # told when the picture is asked for
-            rows, columns = image_size(picture)
-            return columns, rows
-    return math.inf, math.inf
-
-
-def _parse_object(element: Element, width: float, height: float) -> VOCObject:
-    # Children of the object itself: its <part>s have names and boxes too.
-    name = _text(element, "name")
-    if not name:
-        raise ValueError("it has no <name>; add one or remove the object")
-    bounds = element.find("bndbox")
-    if bounds is None:
-        raise ValueError("it has no <bndbox>; add one or remove the object")
-    texts = {key: _text(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")}
-    says = ", ".join(f"{key} {text or 'missing'}" for key, text in texts.items())
-    try:
-        xmin, ymin, xmax, ymax = (float(text) for text in texts.values())
-    except ValueError:
-        xmin = ymin = xmax = ymax = math.nan
-    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))):
-        raise ValueError(f"its box is not four finite numbers ({says}); correct or remove it")
-    # One pixel over the edge is rounding; more is another picture or another format.
-    if min(xmin, ymin) < 0 or xmax > width + 1 or ymax > height + 1:
-        raise ValueError(
-            f"its box ({says}) reaches outside of the picture of {width:g} × {height:g} pixels; "
-            "was the picture scaled or turned after it was annotated?"
-        )
-    x1, y1, x2, y2 = max(xmin - 1, 0.0), max(ymin - 1, 0.0), min(xmax, width), min(ymax, height)
-    if xmax < xmin or ymax < ymin or x2 <= x1 or y2 <= y1:
-        raise ValueError(
-            f"its box is inverted or empty ({says}); are these x, y, width and height?"
-        )
-    return VOCObject(name, (x1, y1, x2, y2), _text(element, "difficult").lower() in ("1", "true"))
-
-
-def _text(element: Element, name: str) -> str:
-    return (element.findtext(name) or "").strip()
-
-
-def _refuse(faults: Sequence[str]) -> None:
-    """Raise one error that lists the faults, if there are any."""
-    if faults:
-        total = [f"{len(faults)} faults in all"] if len(faults) > 1 else []
-        raise DataError("\n".join([*faults[:_FAULTS_SHOWN], *total]))
-
-
 def _choose_classes(
     annotations: list[Path], objects: list[list[VOCObject]], chosen: Sequence[str] | None
 ) -> tuple[str, ...]:
@@ -247,7 +153,7 @@ def _choose_classes(
     if unknown and sum(counts[name] for name in unknown) >= counts.total() / 2:
         return tuple(sorted(counts))
     # All of VOC, or mostly: then the others are misspelled, and would be classes of their own.
-    _refuse(
+    refuse(
         [
             f"{path}: object {i} ({o.name}): none of VOC's 20 classes"
             f"{_did_you_mean(o.name, VOC_CLASSES)}; if it is meant, name all classes"
@@ -272,9 +178,8 @@ def _check_chosen(chosen: tuple[str, ...], found: set[str], folders: set[Path]) 
         guess = _did_you_mean(name, others)
         if name in found or (not guess and name in VOC_CLASSES and not found.isdisjoint(chosen)):
             continue
-        # Not <part><name>, which is no class.
-        tag = re.compile(rf"<object>\s*<name>\s*{re.escape(name)}\s*</name>".encode())
-        if not any(tag.search(p.read_bytes()) for f in folders for p in f.glob("*.xml")):
+        beside = (path for folder in folders for path in folder.glob("*.xml"))
+        if not any(o.name == name for path in beside for o in read_annotation(path).objects):
             raise DataError(
                 f"no object of the annotations in {', '.join(map(str, folders))} is of class "
                 f"{name!r}{guess}; they have also: {', '.join(others)}"
@@ -290,8 +195,10 @@ def _did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def _pick(pictures: dict[str, Path], images: int | Iterable[str] | None) -> dict[str, Path]:
     if images is None or isinstance(images, int):
-        images = list(pictures)[:images]
+        images = list(pictures)[: images if images is None else max(images, 0)]
     images = list(images)
+    if not images:
+        raise DataError(f"images: none is chosen of the {len(pictures)} of the split")
     for image_id in images:
         if image_id not in pictures:
             raise DataError(f"images: {image_id!r} is none of the {len(pictures)} of the split")
@@ -317,8 +224,9 @@ def _list_split(folder: Path, split: str) -> dict[str, Path]:
     """The pictures that a list names."""
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
-    rows = [line.split() for line in text.splitlines()]
-    names = [row[0] for row in rows if row and row[1:] != ["-1"]]
+    # A name, which may have spaces, and in the list of one class whether the image shows it.
+    rows = [re.fullmatch(r"(.*?)(?:\s+(-1|0|1))?", line.strip()) for line in text.splitlines()]
+    names = [row[1] for row in rows if row and row[1] and row[2] != "-1"]
     if not names:
         # VOC has a list for each class too, sixty names that would hide the others.
         there = sorted(
@@ -350,7 +258,6 @@ def _download(root: Path, year: str, split: str) -> None:
     from torchvision.datasets import VOCDetection
 
     try:
-        root.mkdir(parents=True, exist_ok=True)
         # "cat_val" comes with "val".
         VOCDetection(root, year=year, image_set=split.rpartition("_")[2], download=True)
     except Exception as error:  # no network, a dead server, a wrong checksum, an unknown split

@@ -1,0 +1,345 @@
+"""What all checks share: a case, a piece, the comparison, and the run over all cases."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from retinanet_edu.checks.comparison import difference
+from retinanet_edu.checks.words import block, explain_numbers, explain_shape, explain_type, leaves
+
+LARGE = 20_000  # numbers of an input; the loops that know mistakes would take too long
+CLEAR = 6  # so many numbers of a result need no word about the input that they belong to
+NUDGE = 1e-5  # slopes are measured in float64, over twice this
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input, and what must come out.
+
+    Attributes:
+        name: says what is special about the input.
+        arguments: given to the function by position.
+        expected: tensors, numbers, texts, or lists and dicts of them. A tensor demands its dtype,
+            except that float64 stands for any float.
+        settings: given by keyword, to functions that have these keywords.
+        slope: if given, leads to one of the arguments, as (0,) or (0, "class_logits"). Then
+            `expected` is the slope by that argument of the output, see `weighted`.
+        why: what the case is about; the hint where nothing better is known.
+        atol, rtol: how close is equal.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+    expected: Any
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    slope: tuple[int | str, ...] = ()
+    why: str = ""
+    atol: float = 1e-6
+    rtol: float = 1e-5
+
+
+class Mistake(NamedTuple):
+    """A mistake that people make: what to say to them, and what it computes.
+
+    It is recognised by its result: `version` takes the arguments of the piece. With `of_slope` it
+    gives the slope to which the mistake leads, while the values may be right.
+    """
+
+    hint: str
+    version: Callable[..., Any]
+    of_slope: bool = False
+
+
+def _call(function: Callable, *arguments: Any, **settings: Any) -> Any:
+    return function(*arguments, **settings)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A function that a chapter builds.
+
+    Attributes:
+        call: how it is called, as "pairwise_iou(a, b)".
+        cases: makes them; the first is an example that can be solved by hand.
+        witness: who says what is right.
+        mistakes: known ones, the likeliest first.
+        read: brings what the function returns to the form of `expected`; a ValueError says what
+            is wrong with that form.
+        invoke: calls the function, where that takes more than its arguments.
+        place: which input an index of the output belongs to, in words.
+    """
+
+    call: str
+    cases: Callable[[], Iterable[Case]]
+    witness: str
+    mistakes: Sequence[Mistake] = ()
+    read: Callable[[Any], Any] = lambda value: value
+    invoke: Callable[..., Any] = _call
+    place: Callable[..., str] = lambda index, *arguments: ""
+
+    @property
+    def name(self) -> str:
+        return self.call.partition("(")[0]
+
+    @property
+    def argument_names(self) -> list[str]:
+        return self.call.partition("(")[2].rstrip(")").split(", ")
+
+
+class Outcome(NamedTuple):
+    """What came of a run: the line or the message to show, and of a failure the rest."""
+
+    text: str
+    failed: bool = False
+    case: str = ""
+    hint: str = ""
+    error: Exception | None = None
+
+
+class Finding(NamedTuple):
+    """What is wrong in one case: what came out and what was expected, named, and why."""
+
+    got: tuple[str, Any]
+    expected: tuple[str, Any]
+    detail: str = ""
+    hint: str = ""
+    error: Exception | None = None
+    place: str = ""
+    row: int = 0
+
+
+class Text(str):
+    """Words in the place of a value."""
+
+
+# --- the run --------------------------------------------------------------------------------------
+
+
+def run(function: Callable, piece: Piece) -> Outcome:
+    """Try the cases in their order until one fails."""
+    cases = list(piece.cases())
+    keywords = _keywords(function)
+    tried: list[Case] = []
+    missing: dict[str, None] = {}
+    for position, case in enumerate(cases, start=1):
+        unknown = [k for k in case.settings if keywords is not None and k not in keywords]
+        if unknown:
+            missing |= dict.fromkeys(unknown)
+            continue
+        if position == 1 and (stub := _is_stub(function, piece, case)) is not None:
+            return Outcome(f"{piece.name}: not attempted yet{stub}")
+        finding = _try(function, piece, case, tried)
+        if finding:
+            text = _message(piece, case, finding, position, len(cases))
+            return Outcome(text, True, case.name, finding.hint, finding.error)
+        tried.append(case)
+    slopes = sum(bool(case.slope) for case in tried)
+    line = f"{piece.name}: {len(tried)} cases passed"
+    line += f", {slopes} of them about slopes" if slopes else ""
+    line += f"; witness: {piece.witness}"
+    if missing:
+        line += (
+            f" ({len(cases) - len(tried)} not tried: your function takes no {', '.join(missing)})"
+        )
+    return Outcome(line)
+
+
+def _keywords(function: Callable) -> set[str] | None:
+    """Names that it takes by keyword; None if it takes any, or does not say."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _is_stub(function: Callable, piece: Piece, case: Case) -> str | None:
+    """Not None if nothing has been written yet: what to add to saying so."""
+    try:
+        value = piece.invoke(function, *deepcopy(case.arguments), **case.settings)
+    except NotImplementedError:
+        return ""
+    except Exception:
+        return None  # an attempt; what it raised is told with its case
+    if value is not None and value is not ...:
+        return None
+    code = getattr(function, "__code__", None)
+    written = code is not None and (code.co_names or code.co_nlocals > code.co_argcount)
+    return "; it returns None, is a `return` missing?" if value is None and written else ""
+
+
+def _try(
+    function: Callable, piece: Piece, case: Case, before: Sequence[Case] = ()
+) -> Finding | None:
+    """None if the function is right here, as it was in the cases before."""
+    arguments = deepcopy(case.arguments)
+    slope = f"slope by {_slope_name(piece, case)}" if case.slope else ""
+    whole = (slope, case.expected)
+    try:
+        value = _output(function, piece, case, arguments)
+    except Exception as error:
+        said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return Finding(
+            ("", Text(said + _line_of(error, function))), whole,
+            hint=_explain_error(error, piece, case), error=error,
+        )  # fmt: skip
+    if case.slope and not isinstance(value, Tensor):
+        hint = "something cuts it off from its input: .item(), float(), .detach(), numpy, no_grad"
+        return Finding(("", Text("no slope")), whole, hint=hint)
+    try:
+        got = value if case.slope else piece.read(value)
+    except ValueError as error:
+        return Finding(("", value), whole, hint=str(error))
+    different = difference(got, case.expected, case.atol, case.rtol)
+    if different is None:
+        return None if case.slope else _find_written(piece, case, arguments)
+    place = ""
+    if different.at and not case.slope and different.expected.numel() > CLEAR:
+        place = piece.place(different.at, *case.arguments)
+    hint = (
+        explain_type(different.got, different.expected)
+        or _mistaken(got, piece, case, before)
+        or explain_shape(different.got, different.expected)
+        or case.why
+        or explain_numbers(different.got, different.expected)
+    )
+    name = f"{slope}{different.path}"
+    return Finding(
+        (name, different.got),
+        (name, different.expected),
+        different.what,
+        hint,
+        place=place,
+        row=different.row,
+    )
+
+
+def _output(function: Callable, piece: Piece, case: Case, arguments: tuple) -> Any:
+    """What the function returns or, in a case about slopes, the slope; None if there is none."""
+    if not case.slope:
+        return piece.invoke(function, *arguments, **case.settings)
+    x = reach(arguments, case.slope).requires_grad_()
+    value = piece.read(piece.invoke(function, *arguments, **case.settings))
+    if isinstance(value, list):  # of tensors: all their numbers in a row
+        value = torch.cat([part.flatten() for part in value])
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return None
+    return torch.autograd.grad(weighted(value), x, allow_unused=True)[0]
+
+
+def _find_written(piece: Piece, case: Case, arguments: tuple) -> Finding | None:
+    """A function must not write into what it is given."""
+    for name, before, after in zip(piece.argument_names, case.arguments, arguments, strict=True):
+        for (path, old), (_, new) in zip(leaves(name, before), leaves(name, after), strict=True):
+            if isinstance(old, Tensor) and not torch.equal(old, new):
+                hint = f"it writes into {path}: work on a copy, or use operations without `_`"
+                detail = f"the result is right, but afterwards {path} is another"
+                return Finding((path, new), (path, old), detail, hint)
+    return None
+
+
+def _mistaken(got: Any, piece: Piece, case: Case, before: Sequence[Case]) -> str:
+    """The hint of the known mistake that gives this very result, and was right in all before."""
+    for hint, version, of_slope in piece.mistakes:
+        if of_slope != bool(case.slope) or _is_large(case) or not _gives(version, case, got):
+            continue
+        earlier = [c for c in before if not c.slope and not _is_large(c)]
+        if of_slope or all(_gives(version, c, c.expected) for c in earlier):
+            return hint
+    return ""
+
+
+def _is_large(case: Case) -> bool:
+    given = [part for _, part in leaves("", case.arguments) if isinstance(part, Tensor)]
+    return sum(part.numel() for part in given) > LARGE
+
+
+def _gives(version: Callable, case: Case, value: Any) -> bool:
+    """Whether a mistake has this result."""
+    try:
+        result = version(*deepcopy(case.arguments), **case.settings)
+        return difference(value, result, case.atol, 10 * case.rtol, strict=False) is None
+    except Exception:
+        return False  # a mistake may well raise on an edge
+
+
+def _line_of(error: Exception, function: Callable) -> str:
+    """Where in the reader's own code it was raised."""
+    code = getattr(function, "__code__", None)
+    own = [f for f in traceback.extract_tb(error.__traceback__) if code and f.name == code.co_name]
+    return f"  (line {own[-1].lineno}: {own[-1].line})" if own and own[-1].line else ""
+
+
+def _explain_error(error: Exception, piece: Piece, case: Case) -> str:
+    said = str(error)
+    if isinstance(error, TypeError) and ("positional arg" in said or "keyword arg" in said):
+        return f"it is called as {piece.call}"
+    tensors = [t for _, t in leaves("", case.arguments) if isinstance(t, Tensor)]
+    if any(t.numel() == 0 for t in tensors):
+        return case.why or "an input is empty here: no boxes, no objects; that is not an error"
+    if not case.why and any(w in said for w in ("size of tensor", "shapes cannot", "must match")):
+        return "the shapes do not fit each other: print them, and see a[:, None] and reshape"
+    return case.why
+
+
+def _slope_name(piece: Piece, case: Case) -> str:
+    first, *rest = case.slope
+    return ".".join([piece.argument_names[int(first)], *map(str, rest)])
+
+
+def _message(piece: Piece, case: Case, finding: Finding, position: int, total: int) -> str:
+    again = f'{piece.name}(*checks.inputs("{piece.name}", {position})'
+    again += "".join(f", {key}={value!r}" for key, value in case.settings.items()) + ")"
+    given = [
+        leaf
+        for name, value in zip(piece.argument_names, case.arguments, strict=True)
+        for leaf in leaves(name, value)
+    ]
+    lines = [
+        f"{piece.name} is not right yet: case {position} of {total}, {case.name}",
+        *block("input", [*given, *case.settings.items()]),
+        *block("got", leaves(*finding.got), finding.row),
+        *block("expected", leaves(*finding.expected), finding.row),
+    ]
+    ends = {"difference": finding.detail, "there": finding.place, "hint": finding.hint}
+    for label, text in {**ends, "again": again}.items():
+        lines += block(label, [("", Text(text))]) if text else []
+    return "\n".join(lines)
+
+
+# --- slopes ---------------------------------------------------------------------------------------
+
+
+def reach(arguments: Any, path: Sequence[int | str]) -> Any:
+    """The argument, or the part of one, to which a path leads."""
+    for step in path:
+        arguments = arguments[step] if isinstance(step, int) else getattr(arguments, step)
+    return arguments
+
+
+def weighted(output: Tensor) -> Tensor:
+    """One number of an output: each of its numbers times 1, 2, 3, …, added up."""
+    weights = torch.arange(1.0, output.numel() + 1, dtype=output.dtype)
+    return (output.flatten() * weights).sum()
+
+
+def measured_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The slope of `weighted(function(x))`, by a small step to either side of each number of x."""
+    x = x.detach().double()
+    slope = torch.zeros_like(x)
+    for i in range(x.numel()):
+        step = torch.zeros_like(x)
+        step.view(-1)[i] = NUDGE
+        rise = weighted(function(x + step).double()) - weighted(function(x - step).double())
+        slope.view(-1)[i] = rise / (2 * NUDGE)
+    return slope

@@ -1,0 +1,203 @@
+"""All numbers of a set of detections, and of a model on a dataset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from tqdm.auto import tqdm
+
+from retinanet_edu.data.loading import EpochBatches, make_loader
+from retinanet_edu.data.transforms import EvalTransform, picture_size
+from retinanet_edu.detection import postprocess, rescale
+from retinanet_edu.errors import DataError
+from retinanet_edu.evaluation.coco import coco_metrics
+from retinanet_edu.evaluation.voc import (
+    Found,
+    Truths,
+    average_precision,
+    match_detections,
+    precision_recall,
+    read_truth,
+)
+from retinanet_edu.losses import criterion
+from retinanet_edu.model import RetinaNet
+from retinanet_edu.structures import Detections
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers of one evaluation; a class without objects has nan and is left out of means.
+
+    Attributes:
+        classes: K names.
+        coco: the twelve by `METRICS`.
+        voc07, voc10: means over classes of the 11-point and the area AP at IoU 0.5.
+        per_class: `AP`, `AP50`, `voc07`, `voc10`, and how many `objects` and `difficult` there are.
+        curves: recall and precision at IoU 0.5 by VOC's rule.
+        loss: mean over the images, where a model was evaluated.
+    """
+
+    classes: tuple[str, ...]
+    coco: dict[str, float]
+    voc07: float
+    voc10: float
+    per_class: dict[str, dict[str, float]]
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(repr=False, compare=False)
+    loss: float | None = None
+
+    @property
+    def mAP(self) -> float:
+        """COCO's AP, the mean over classes and over the IoUs 0.5, 0.55, …, 0.95."""
+        return self.coco["AP"]
+
+    @property
+    def mAP50(self) -> float:
+        """COCO's AP at IoU 0.5."""
+        return self.coco["AP50"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the curves, ready for JSON: nan becomes None."""
+        values = {n: v for n, v in vars(self).items() if n != "curves" and v is not None}
+        return json.loads(json.dumps(values), parse_constant=lambda nan: None)
+
+    def table(self) -> str:
+        """A line a class and a last one for the mean, as plain text."""
+        mean = {"AP": self.mAP, "AP50": self.mAP50, "voc07": self.voc07, "voc10": self.voc10}
+        columns = ("objects", "difficult", *mean)
+        width = max(len(name) for name in ("class", *self.classes))
+        lines = ["class".ljust(width) + "".join(f"{column:>11}" for column in columns)]
+        for name, row in [*self.per_class.items(), ("mean", mean)]:
+            cells = (row.get(column, "") for column in columns)
+            texts = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in cells)
+            lines.append(name.ljust(width) + "".join(f"{text:>11}" for text in texts))
+        return "\n".join(lines)
+
+
+def evaluate_detections(detections: Found, truths: Truths, classes: Sequence[str]) -> Evaluation:
+    """All the numbers of these detections, one `Detections` and one truth an image.
+
+    Raises:
+        DataError: if they do not fit together, or a score or a box is not finite.
+    """
+    _validate(detections, truths, classes)
+    coco, ap, ap50 = coco_metrics(detections, truths, len(classes))
+    per_class, curves = {}, {}
+    for label, name in enumerate(classes):
+        ledger = match_detections(detections, truths, label)
+        curves[name] = precision_recall(ledger)
+        per_class[name] = {
+            "AP": float(ap[label]),
+            "AP50": float(ap50[label]),
+            "voc07": average_precision(*curves[name], method="11-point"),
+            "voc10": average_precision(*curves[name]),
+            "objects": ledger.objects,
+            "difficult": ledger.difficult,
+        }
+    known = [row for row in per_class.values() if row["objects"]] or list(per_class.values())
+    voc07, voc10 = (fmean(row[name] for row in known) for name in ("voc07", "voc10"))
+    return Evaluation(tuple(classes), coco, voc07, voc10, per_class, curves)
+
+
+def _validate(detections: Found, truths: Truths, classes: Sequence[str]) -> None:
+    if len(detections) != len(truths):
+        raise DataError(f"{len(detections)} images have detections, but {len(truths)} have truths")
+    if not 0 < len(set(classes)) == len(classes):
+        raise DataError(f"classes must be different names, at least one, got {list(classes)}")
+    for i, (found, truth) in enumerate(zip(detections, truths, strict=True)):
+        image = f"image {truth.get('image_id', i)}"
+        for owner, labels in (("detection", found.labels), ("truth", read_truth(truth)[1])):
+            wrong = [label for label in labels.tolist() if not 0 <= label < len(classes)]
+            if wrong:
+                raise DataError(
+                    f"{image}: {owner} labels must be 0…{len(classes) - 1}, not {wrong}"
+                )
+        if not (found.scores.isfinite().all() and found.boxes.isfinite().all()):
+            raise DataError(f"{image}: a detection is nan or infinite: has the training diverged?")
+
+
+@torch.inference_mode()
+def evaluate(
+    model: RetinaNet,
+    data: Any,
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    criterion_settings: Mapping[str, Any] | None = None,
+    distributed: bool = False,
+    progress: bool = False,
+    **settings: Any,
+) -> Evaluation:
+    """All the numbers of a model on a dataset; loss and detections come from one forward pass.
+
+    Args:
+        model: used at its `image_size`, on its device; its mode is left as it was.
+        data: dataset with the model's classes, see `retinanet_edu.data`.
+        batch_size: pictures that go through the network together.
+        workers: processes that load pictures.
+        criterion_settings: keywords of `criterion`, for the loss.
+        distributed: all processes of the group call this, each takes its share of the pictures,
+            and each returns the same numbers.
+        progress: show a bar.
+        settings: keywords of `postprocess`. Precision and recall need the low scores too, so
+            leave `score_threshold` alone.
+
+    Returns:
+        `Evaluation`, with boxes compared in pixels of the original pictures.
+
+    Raises:
+        DataError: no pictures, classes that are not the model's, or a picture or box that cannot
+            be used.
+    """
+    check_classes(model, data)
+    if len(data) == 0:
+        raise DataError("there are no pictures to evaluate on")
+    share = {"rank": dist.get_rank(), "world_size": dist.get_world_size()} if distributed else {}
+    batches = EpochBatches(len(data), batch_size, shuffle=False, **share)
+    loader = make_loader(data, EvalTransform(model.image_size), batches, workers=workers)
+    was_training = model.training
+    model.eval()
+    rows: dict[int, tuple[Detections, dict, float]] = {}  # by index of the picture
+    try:
+        bar = tqdm(loader, disable=not progress, unit="batch", dynamic_ncols=True)
+        for keys, batch in zip(batches, bar, strict=True):
+            images, targets = batch.images.to(model.device), batch.targets.to(model.device)
+            anchors = model.anchors(picture_size(images))
+            predictions = model(images)
+            losses = criterion(predictions, anchors, targets, **(criterion_settings or {}))
+            found = postprocess(predictions, anchors, batch.image_sizes, **settings)
+            samples = zip(keys, found, batch.image_sizes, batch.originals, strict=True)
+            for (_, index), one, seen, original in samples:
+                one = rescale(one.to("cpu"), seen, original["size"])
+                rows[index] = (one, original, float(losses.total))
+    finally:
+        model.train(was_training)
+    if distributed:
+        shares: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(shares, rows)
+        rows = {index: row for part in shares for index, row in part.items()}
+    detections, truths, loss = zip(*(rows[i] for i in range(len(data))), strict=True)
+    return replace(evaluate_detections(detections, truths, model.classes), loss=fmean(loss))
+
+
+def check_classes(model: RetinaNet, data: Any) -> None:
+    """Refuse a dataset whose classes are not the model's, in the model's order.
+
+    A dataset without `classes` is trusted; so is a model with numbers for names, if K fits.
+
+    Raises:
+        DataError: naming both.
+    """
+    theirs = tuple(getattr(data, "classes", model.classes))
+    unnamed = model.classes == tuple(map(str, range(model.num_classes)))
+    if theirs != model.classes and not (unnamed and len(theirs) == model.num_classes):
+        raise DataError(
+            f"the data has {len(theirs)} classes ({', '.join(theirs)}), but the model was made "
+            f"for {model.num_classes} ({', '.join(model.classes)}), in this order"
+        )

@@ -1,0 +1,154 @@
+"""The book builds without a warning, and what could be missing from a page is not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import yaml
+from conftest import BOOK, build_book
+
+
+class Page(HTMLParser):
+    """What a page offers as targets, and what it points at."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        have = dict(attrs)
+        self.ids.update(have[key] or "" for key in ("id", "name") if key in have)
+        if tag == "a" and have.get("href"):
+            self.links.append(have["href"] or "")
+        if tag in ("img", "script", "source") and have.get("src"):
+            self.sources.append(have["src"] or "")
+        if tag == "link" and have.get("rel") in ("stylesheet", "icon"):
+            self.sources.append(have["href"] or "")
+        if tag == "img":
+            self.images.append(have)
+
+
+@pytest.fixture(scope="module")
+def pages(built_book: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in built_book.rglob("*.html") if "_static" not in path.parts}
+
+
+def test_every_page_of_the_folder_is_in_the_table_of_contents(built_book):
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    there = {path.stem for kind in ("*.md", "*.ipynb") for path in BOOK.glob(kind)}
+    assert sorted([toc["root"], *listed]) == sorted(there)
+    chapters = [name for name in listed if re.match(r"\d\d-", name)]
+    assert chapters == sorted(chapters)
+    for name in there:
+        assert (built_book / f"{name}.html").is_file()
+
+
+def test_every_internal_link_leads_somewhere(pages, built_book):
+    lost = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            where = pages.get(target)
+            if where is None:
+                found = target.is_file() and built_book in target.parents
+            else:
+                # `#` alone is what the theme's buttons have; Sphinx adds the others by script.
+                found = not parts.fragment or unquote(parts.fragment) in where.ids
+            if not found:
+                lost.append(f"{path.name}: {link}")
+    assert not lost
+
+
+def test_every_script_style_and_image_lies_beside_the_pages(pages):
+    lost = [
+        f"{path.name}: {source}"
+        for path, page in pages.items()
+        for source in page.sources
+        if not source.startswith("data:")
+        and (urlsplit(source).netloc or not (path.parent / urlsplit(source).path).is_file())
+    ]
+    assert not lost
+
+
+def test_every_image_says_what_is_seen(pages):
+    """Pictures of the content; the theme's own logos stand beside their text."""
+    images = [(p.name, i) for p, page in pages.items() for i in page.images]
+    ours = [(name, i) for name, i in images if "_images/" in (i["src"] or "")]
+    assert ours
+    assert [name for name, i in ours if len(i.get("alt") or "") < 40 or "_images" in i["alt"]] == []
+
+
+def test_one_place_holds_the_address_of_the_repository(pages):
+    config = (BOOK / "_config.yml").read_text(encoding="utf-8")
+    address = yaml.safe_load(config)["repository"]["url"]
+    name = address.removeprefix("https://github.com/")
+    for path in (*BOOK.glob("*.md"), *BOOK.glob("*.ipynb"), *BOOK.glob("_ext/*.py")):
+        assert name not in path.read_text(encoding="utf-8"), path
+    assert config.count(name) == 1
+    chapter = next(page for path, page in pages.items() if path.name == "02-boxes.html")
+    for host in ("colab.research.google.com", "mybinder.org"):
+        assert any(host in link and name in link for link in chapter.links), host
+
+
+# What a build must not let pass: a page, and a word of the complaint.
+BROKEN = {
+    "reference": ("See {ref}`nowhere`.", "nowhere"),
+    "page": ("See [this](nowhere.md).", "nowhere.md"),
+    "citation": ("As {cite:t}`nobody1900` says.", "nobody1900"),
+    "function": ("See {py:func}`retinanet_edu.boxes.nothing`.", "nothing"),
+    "exercise": ("```{solution} nothing-asked\n:class: dropdown\nYes.\n```", "nothing-asked"),
+}
+
+
+def small_book(folder: Path, text: str) -> Path:
+    """The book's own settings around one page."""
+    for name in ("_ext", "_static"):
+        shutil.copytree(BOOK / name, folder / name)
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(BOOK / name, folder / name)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    page = f"# A page\n\n{text}\n\n```{{bibliography}}\n```\n"
+    (folder / "intro.md").write_text(page, encoding="utf-8")
+    return folder
+
+
+def test_a_small_book_builds(tmp_path):
+    done = build_book(
+        small_book(tmp_path, "Nothing is wrong, says {cite:t}`lin2017focal`."), tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is wrong" in (tmp_path / "_build/html/intro.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("missing", BROKEN)
+def test_what_is_missing_stops_the_build(missing, tmp_path):
+    text, complaint = BROKEN[missing]
+    done = build_book(small_book(tmp_path, text), tmp_path)
+    assert done.returncode != 0
+    assert complaint in done.stdout + done.stderr
+
+
+def test_a_warning_that_a_cell_printed_stops_the_build(tmp_path):
+    folder = small_book(tmp_path, "A page.")
+    cell = nbformat.v4.new_code_cell("import warnings", execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("stream", name="stderr", text="UserWarning: old")]
+    title = nbformat.v4.new_markdown_cell("# A notebook")
+    nbformat.write(nbformat.v4.new_notebook(cells=[title, cell]), folder / "noisy.ipynb")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters: [{file: noisy}]\n")
+    done = build_book(folder, tmp_path)
+    assert done.returncode != 0
+    assert "stderr" in done.stdout + done.stderr

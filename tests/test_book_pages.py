@@ -1,0 +1,214 @@
+"""The built pages in a browser, from the disk: no errors, no network, readable by everyone.
+
+They are opened in the system's Chromium or Chrome, in the light, in the dark, and at the width of
+a phone. Without a browser these tests are skipped, except where CI is set.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.base")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PHONE = 390  # pixels of width
+PATIENCE = 120_000  # milliseconds: other tests keep both cores busy
+
+# axe's findings in what Sphinx and the theme write and we do not: rule, and a part of the element.
+OF_THE_THEME = (("aria-required-children", 'class="citation-list"'),)
+
+FIND_WIDE = """() => [...document.querySelectorAll('main *')]
+    .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+    .slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
+UNFOLD = """() => {
+    const style = document.createElement('style');
+    style.textContent = '* { animation: none !important; transition: none !important }';
+    document.head.append(style);
+    const folded = 'details:not([open]) > summary, .toggle-button-hidden';
+    const buttons = [...document.querySelectorAll(folded)];
+    buttons.forEach(button => button.click());
+    return buttons.length;
+}"""
+
+
+@dataclass
+class Visit:
+    """What happened on one page."""
+
+    page: str
+    scheme: str
+    width: int
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    overflow: list[str] = field(default_factory=list)
+    background: str = ""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[playwright.Browser]:
+    paths = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not paths:
+        message = f"no browser is installed; looked for {', '.join(BROWSERS)}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with playwright.sync_playwright() as driver:
+        # Playwright starts it headless, with an empty profile in a folder of its own.
+        browser = driver.chromium.launch(
+            executable_path=paths[0], args=FLAGS, chromium_sandbox=False
+        )
+        yield browser
+        browser.close()
+
+
+def open_page(
+    browser: playwright.Browser, path: Path, scheme: str = "light", width: int = 1280
+) -> tuple[playwright.Page, Visit]:
+    """Open a file, and note what it asks for and complains about."""
+    size = {"width": width, "height": 900}
+    page = browser.new_page(viewport=size, color_scheme=scheme)
+    page.set_default_timeout(PATIENCE)
+    visit = Visit(path.name, scheme, width)
+    page.on("console", lambda m: m.type == "error" and visit.errors.append(m.text))
+    page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    page.on("requestfailed", lambda request: visit.errors.append(f"failed: {request.url}"))
+    page.on("request", lambda request: visit.requests.append(request.url))
+    page.goto(path.as_uri(), wait_until="load")
+    if page.locator(".math").count():
+        page.wait_for_selector("mjx-container")
+    page.wait_for_timeout(200)  # scripts that start after loading
+    return page, visit
+
+
+def serious(page: playwright.Page) -> list[str]:
+    """What axe finds, as lines, the theme's own apart."""
+    page.evaluate(axe.AXE_SCRIPT)
+    result = page.evaluate("axe.run({preload: false, resultTypes: ['violations']})")
+    found = []
+    for rule in result["violations"]:
+        if rule["impact"] not in ("serious", "critical"):
+            continue
+        for node in rule["nodes"]:
+            theirs = any(rule["id"] == r and part in node["html"] for r, part in OF_THE_THEME)
+            if not theirs:
+                found.append(f"{rule['id']}: {node['html'][:160]}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def visits(browser: playwright.Browser, built_book: Path) -> list[Visit]:
+    """Every page, opened three times."""
+    done = []
+    for path in sorted(built_book.glob("*.html")):
+        for scheme, width in (("light", 1280), ("dark", 1280), ("light", PHONE)):
+            page, visit = open_page(browser, path, scheme, width)
+            if page.evaluate(UNFOLD):
+                page.wait_for_timeout(500)  # the theme looks again for what scrolls
+            visit.background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            if width == PHONE:
+                if page.evaluate("document.documentElement.scrollWidth") > width:
+                    visit.overflow = page.evaluate(FIND_WIDE) or ["the page itself"]
+            else:
+                visit.findings = serious(page)
+            page.close()
+            done.append(visit)
+    return done
+
+
+def told(visits: list[Visit], name: str) -> list[str]:
+    return [f"{v.page} ({v.scheme}, {v.width}): {x}" for v in visits for x in getattr(v, name)]
+
+
+def test_every_page_opens_without_an_error(visits, built_book):
+    assert len(visits) == 3 * len(list(built_book.glob("*.html"))) > 0
+    assert told(visits, "errors") == []
+
+
+def test_no_page_asks_for_anything_that_is_not_on_the_disk(visits):
+    assert all(visit.requests for visit in visits)
+    away = [
+        x
+        for x in told(visits, "requests")
+        if not x.split(": ", 1)[1].startswith(("file:", "data:", "blob:"))
+    ]
+    assert away == []
+
+
+def test_axe_finds_nothing_serious_that_is_ours(visits):
+    assert told(visits, "findings") == []
+
+
+def test_a_phone_needs_no_scrolling_sideways(visits):
+    assert told(visits, "overflow") == []
+
+
+def test_the_dark_is_dark(visits):
+    for visit in visits:
+        red, green, blue = map(int, visit.background.strip("rgba()").split(",")[:3])
+        assert (red + green + blue < 150) == (visit.scheme == "dark"), visit
+
+
+def test_equations_are_drawn_and_none_is_broken(browser, built_book):
+    page, _ = open_page(browser, built_book / "02-boxes.html")
+    assert page.locator("mjx-container").count() > 5
+    for path in sorted(built_book.glob("[0-9]*.html")):
+        page.goto(path.as_uri())
+        if page.locator(".math").count():
+            page.wait_for_selector("mjx-container")
+        assert page.locator("mjx-merror, [data-mjx-error]").all_inner_texts() == [], path.name
+    page.close()
+
+
+def test_a_solution_is_folded_until_it_is_asked_for(browser, built_book):
+    page, _ = open_page(browser, built_book / "02-boxes.html")
+    solution = page.locator(".solution").first
+    text = solution.get_by_text("one third")
+    assert not text.is_visible()
+    solution.locator("button.toggle-button").focus()
+    page.keyboard.press("Enter")
+    assert text.is_visible()
+    page.close()
+
+
+def test_searching_works_from_the_disk(browser, built_book):
+    page, visit = open_page(browser, built_book / "search.html")
+    page.goto((built_book / "search.html").as_uri() + "?q=anchor")
+    page.wait_for_selector("#search-results li a")
+    assert any("conventions.html" in a for a in page.eval_on_selector_all(
+        "#search-results li a", "links => links.map(a => a.href)"
+    ))  # fmt: skip
+    assert visit.errors == []
+    page.close()
+
+
+def test_these_tests_see_what_they_look_for(browser, tmp_path):
+    """A page with one fault of each kind."""
+    (tmp_path / "bad.html").write_text(
+        "<html lang=en><title>bad</title><main><h1>Bad</h1><img src=nowhere.png width=600>"
+        "<p style='color:#aaa;background:#fff'>pale</p><script>nothing()</script>"
+        "<script src=http://127.0.0.1:9/away.js></script></main></html>"
+    )
+    page, visit = open_page(browser, tmp_path / "bad.html", width=PHONE)
+    assert any("nothing is not defined" in error for error in visit.errors)
+    assert any("nowhere.png" in error for error in visit.errors)
+    assert "http://127.0.0.1:9/away.js" in visit.requests
+    rules = {finding.split(":")[0] for finding in serious(page)}
+    assert {"image-alt", "color-contrast"} <= rules
+    assert page.evaluate("document.documentElement.scrollWidth") > PHONE
+    page.close()
