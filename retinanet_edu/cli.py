@@ -91,6 +91,7 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from retinanet_edu.checkpoint import load_checkpoint
     from retinanet_edu.evaluation import evaluate
+    from retinanet_edu.provenance import provenance
 
     model = load_checkpoint(options.checkpoint, device=_device(options))
     data = _voc(options, options.split, model.classes)
@@ -100,7 +101,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"{len(data)} images of {options.data}, split {options.split}\n{evaluation.table()}")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(evaluation.as_dict(), indent=1) + "\n")
+        result = provenance() | {"images": len(data)} | evaluation.as_dict()
+        options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _predict(options: argparse.Namespace) -> None:

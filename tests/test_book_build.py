@@ -54,6 +54,17 @@ def test_every_page_of_the_folder_is_in_the_table_of_contents(built_book):
         assert (built_book / f"{name}.html").is_file()
 
 
+def test_every_module_is_in_the_reference():
+    """Except the two commands, what a package does not show, and the checks' own cases."""
+    package = BOOK.parent / "retinanet_edu"
+    names = {".".join(p.relative_to(package).with_suffix("").parts) for p in package.rglob("*.py")}
+    names = {name for name in names if "__" not in name} - {"cli", "demo"}
+    names |= {path.parent.name for path in package.glob("*/__init__.py")}
+    behind = {n for n in names if n.startswith(("checks.", "evaluation."))} | {"data"}
+    listed = re.findall(r"automodule:: retinanet_edu\.(\S+)", (BOOK / "api.md").read_text())
+    assert sorted(listed) == sorted(names - behind)
+
+
 def test_every_internal_link_leads_somewhere(pages, built_book):
     lost = []
     for path, page in pages.items():

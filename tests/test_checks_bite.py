@@ -86,7 +86,7 @@ for mistake, change, hint in (
     ("w and h swapped", lambda x, y, w, h: (x - h / 2, y - w / 2, x + h / 2, y + w / 2), ""),
     ("whole pixels", lambda x, y, w, h: (x - w // 2, y - h // 2, x + w // 2, y + h // 2), ""),
     ("far corner at the centre", lambda x, y, w, h: (x - w / 2, y - h / 2, x, y), ""),
-    ("x1 x2 y1 y2", lambda x, y, w, h: (x - w / 2, x + w / 2, y - h / 2, y + h / 2), "order"),
+    ("x1 x2 y1 y2", lambda x, y, w, h: (x - w / 2, x + w / 2, y - h / 2, y + h / 2), "x1 = cx"),
 ):  # fmt: skip
     wrong("cxcywh_to_xyxy", mistake, to_centres(change), hint)
 
@@ -197,8 +197,14 @@ wrong("clip_boxes", "W - 1", partial(clip, less=1), "not at W − 1")
 wrong("clip_boxes", "not from below", partial(clip, low=-1e9), "below 0")
 wrong("clip_boxes", "not from above", lambda b, size: b.clamp(min=0), "above W and H")
 wrong("clip_boxes", "in place", clip_in_place, "writes into boxes")
-wrong("clip_boxes", "each corner at its own side", lambda b, size: torch.cat(
-    [b[..., :2].clamp(min=0), torch.minimum(b[..., 2:], b.new_tensor(size[::-1]))], -1), "all four")  # fmt: skip
+wrong(
+    "clip_boxes",
+    "each corner at its own side",
+    lambda b, size: torch.cat(
+        [b[..., :2].clamp(min=0), torch.minimum(b[..., 2:], b.new_tensor(size[::-1]))], -1
+    ),
+    "all four",
+)
 wrong("clip_boxes", "whole pixels", lambda b, size: clip(b, size).round(), "")
 wrong("clip_boxes", "those outside dropped", lambda b, size: clip(b, size)[
     (clip(b, size)[..., 2:] > clip(b, size)[..., :2]).all(-1)], "")  # fmt: skip
@@ -248,8 +254,12 @@ RIGHT.append(("parse_voc_xml", read_xml))
 wrong("parse_voc_xml", "every box of the file", every_box)
 wrong("parse_voc_xml", "the first box inside",
       partial(read_xml, bounds_of=lambda e: next(e.iter("bndbox"))), "<part>")  # fmt: skip
-wrong("parse_voc_xml", "the last name inside",
-      partial(read_xml, name_of=lambda e: [n.text for n in e.iter("name")][-1]), "<part>")  # fmt: skip
+wrong(
+    "parse_voc_xml",
+    "the last name inside",
+    partial(read_xml, name_of=lambda e: [n.text for n in e.iter("name")][-1]),
+    "<part>",
+)
 wrong("parse_voc_xml", "-1 everywhere", partial(read_xml, shift=(1,) * 4), "one of 9")
 wrong("parse_voc_xml", "as it is", partial(read_xml, shift=(0,) * 4), "minima only")
 wrong("parse_voc_xml", "bool of a text", partial(read_xml, hard=bool), "bool")
@@ -316,8 +326,12 @@ wrong("top_down", "no chain", partial(down, chain=False), "handed on")
 wrong("top_down", "bilinear", partial(down, enlarge=resized("bilinear")), "nearest")
 wrong("top_down", "bilinear, corners aligned",
       partial(down, enlarge=resized("bilinear", align_corners=True)), "nearest")  # fmt: skip
-wrong("top_down", "always by 2", partial(
-    down, enlarge=lambda c, f: F.interpolate(c, scale_factor=2, mode="nearest")), "not 2.5")  # fmt: skip
+wrong(
+    "top_down",
+    "always by 2",
+    partial(down, enlarge=lambda c, f: F.interpolate(c, scale_factor=2, mode="nearest")),
+    "not 2.5",
+)
 wrong("top_down", "averaged", partial(down, join=lambda f, c: (f + c) / 2), "not averaged")
 wrong("top_down", "maximum", partial(down, join=torch.maximum))
 wrong("top_down", "replaced", partial(down, join=lambda f, c: c), "in its place")
@@ -566,16 +580,29 @@ wrong(
     "match_anchors", "the first that is enough", partial(match, best=first_enough), "overlaps most"
 )
 wrong("match_anchors", "codes exchanged", partial(match, codes=(-2, -1)), "−1 is background")
-wrong("match_anchors", "objects from 1", lambda a, b: torch.where(
-    match(a, b) >= 0, match(a, b) + 1, torch.where(match(a, b) == -1, 0, -1)), "from 0")  # fmt: skip
+wrong(
+    "match_anchors",
+    "objects from 1",
+    lambda a, b: torch.where(
+        match(a, b) >= 0, match(a, b) + 1, torch.where(match(a, b) == -1, 0, -1)
+    ),
+    "from 0",
+)
 wrong("match_anchors", "forced always", lambda a, b: match(a, b, force_match=True), "unless")
 wrong("match_anchors", "forced by objects that overlap nothing",
       partial(match, claim=lambda iou, most: iou == most), "reaches")  # fmt: skip
 wrong("match_anchors", "maximum over anchors", lambda a, b: pairwise_iou(a, b).argmax(0), "dim=1")
 wrong("match_anchors", "0/0", partial(match, overlap=box_iou))
-wrong("match_anchors", "empty raises",
-      lambda a, b: torch.where(pairwise_iou(a, b).amax(1) >= 0.5, pairwise_iou(a, b).argmax(1), torch.where(
-          pairwise_iou(a, b).amax(1) < 0.4, -1, -2)), "empty axis")  # fmt: skip
+wrong(
+    "match_anchors",
+    "empty raises",
+    lambda a, b: torch.where(
+        pairwise_iou(a, b).amax(1) >= 0.5,
+        pairwise_iou(a, b).argmax(1),
+        torch.where(pairwise_iou(a, b).amax(1) < 0.4, -1, -2),
+    ),
+    "empty axis",
+)
 wrong("match_anchors", "IoU and object in one number", partial(match, best=packed))
 wrong(
     "match_anchors",
@@ -586,9 +613,19 @@ wrong("match_anchors", "floats", lambda a, b: match(a, b).float(), "int64")
 wrong("match_anchors", "row by float division", partial(wins, divide=torch.true_divide), "rounds")
 wrong("match_anchors", "the object claims the anchor", forgets_forced, "own best object")
 wrong("match_anchors", "thresholds fixed", lambda a, b, positive=0.5, negative=0.4: match(a, b))
-wrong("match_anchors", "the best anchor alone", lambda a, b: torch.where(
-    (torch.arange(len(a))[:, None] == (pairwise_iou(a, b).argmax(0) if len(a) and len(b) else 0)).any(1),
-    match(a, b), match(a, b).clamp(max=-1)), "")  # fmt: skip
+wrong(
+    "match_anchors",
+    "the best anchor alone",
+    lambda a, b: torch.where(
+        (
+            torch.arange(len(a))[:, None]
+            == (pairwise_iou(a, b).argmax(0) if len(a) and len(b) else 0)
+        ).any(1),
+        match(a, b),
+        match(a, b).clamp(max=-1),
+    ),
+    "",
+)
 
 
 def targets(
@@ -658,8 +695,14 @@ wrong(
 wrong(
     "class_targets", "ignored not masked", partial(one_hot, mask=lambda m: m != -1), r"labels\[-1\]"
 )
-wrong("class_targets", "background is class 0", lambda m, labels, k: F.one_hot(
-    torch.where(m >= 0, labels[m], 0) if len(labels) else 0 * m, k).float(), "row of zeros")  # fmt: skip
+wrong(
+    "class_targets",
+    "background is class 0",
+    lambda m, labels, k: F.one_hot(
+        torch.where(m >= 0, labels[m], 0) if len(labels) else 0 * m, k
+    ).float(),
+    "row of zeros",
+)
 wrong("class_targets", "the object's number", lambda m, labels, k: one_hot(m, torch.arange(k), k),
       "not its index")  # fmt: skip
 wrong("class_targets", "a column for background", partial(one_hot, more=1), "no column")
@@ -754,8 +797,12 @@ def decoded(
 
 RIGHT.append(("decode_boxes", decoded))
 wrong("decode_boxes", "no clamp", partial(decoded, stretch=torch.exp), "clamp dw and dh")
-wrong("decode_boxes", "clamp from below too",
-      partial(decoded, stretch=lambda d: d.clamp(-LIMIT, LIMIT).exp()), "from above alone")  # fmt: skip
+wrong(
+    "decode_boxes",
+    "clamp from below too",
+    partial(decoded, stretch=lambda d: d.clamp(-LIMIT, LIMIT).exp()),
+    "from above alone",
+)
 wrong("decode_boxes", "clamp at 4", partial(decoded, stretch=lambda d: d.clamp(max=4).exp()))
 wrong(
     "decode_boxes", "clamp at ln 1000", partial(decoded, stretch=lambda d: d.clamp(max=6.9).exp())
@@ -763,8 +810,12 @@ wrong(
 wrong(
     "decode_boxes", "clamp after exp", partial(decoded, stretch=lambda d: d.exp().clamp(max=LIMIT))
 )
-wrong("decode_boxes", "shift clamped", partial(
-    decoded, shift=lambda d, side, new: d.clamp(max=LIMIT) * side), "dx and dy are not")  # fmt: skip
+wrong(
+    "decode_boxes",
+    "shift clamped",
+    partial(decoded, shift=lambda d, side, new: d.clamp(max=LIMIT) * side),
+    "dx and dy are not",
+)
 wrong("decode_boxes", "clipped", lambda d, a: decoded(d, a).clamp(min=0), "does not clip")
 wrong(
     "decode_boxes",
@@ -827,11 +878,25 @@ wrong("smooth_l1_loss", "Huber", lambda p, t, beta=1.0: F.huber_loss(
     p.float(), t.float(), reduction="sum", delta=beta or 1e-9), "Huber")  # fmt: skip
 wrong("smooth_l1_loss", "beta without effect", lambda p, t, beta=1.0: smooth(p, t), "no effect")
 wrong("smooth_l1_loss", "always of 1/9", lambda p, t: smooth(p, t, beta=1 / 9))
-wrong("smooth_l1_loss", "0/0 at beta 0", lambda p, t, beta=1.0: torch.where(
-    (p - t).abs() <= beta, (p - t).float() ** 2 / (2 * beta), (p - t).float().abs() - beta / 2).sum()
-    if beta else (p - t).sum() * math.nan)  # fmt: skip
-wrong("smooth_l1_loss", "half precision", lambda p, t: F.smooth_l1_loss(p, t, reduction="none").sum(),
-      "half precision")  # fmt: skip
+wrong(
+    "smooth_l1_loss",
+    "0/0 at beta 0",
+    lambda p, t, beta=1.0: (
+        torch.where(
+            (p - t).abs() <= beta,
+            (p - t).float() ** 2 / (2 * beta),
+            (p - t).float().abs() - beta / 2,
+        ).sum()
+        if beta
+        else (p - t).sum() * math.nan
+    ),
+)
+wrong(
+    "smooth_l1_loss",
+    "half precision",
+    lambda p, t: F.smooth_l1_loss(p, t, reduction="none").sum(),
+    "half precision",
+)
 wrong("smooth_l1_loss", "slope lost", lambda p, t: smooth(p.detach(), t), "cuts it off")
 wrong("smooth_l1_loss", "slope of the square lost", lambda p, t: smooth(p, t) - smooth(
     p.clamp(t - 1, t + 1), t) + smooth(p.clamp(t - 1, t + 1), t).detach())  # fmt: skip
@@ -870,8 +935,17 @@ def clamped(z: Tensor, t: Tensor) -> Tensor:
 RIGHT.append(("focal_loss", focal))
 wrong("focal_loss", "naive log(p)", partial(focal, cross_entropy=naive), "")
 wrong("focal_loss", "p clamped at 1e-4", partial(focal, cross_entropy=clamped), "F.logsigmoid")
-wrong("focal_loss", "log(p + 1e-6)", partial(focal, cross_entropy=lambda z, t: -(
-    t * (z.sigmoid() + 1e-6).log() + (1 - t) * (1 - z.sigmoid() + 1e-6).log())), "F.logsigmoid")  # fmt: skip
+wrong(
+    "focal_loss",
+    "log(p + 1e-6)",
+    partial(
+        focal,
+        cross_entropy=lambda z, t: (
+            -(t * (z.sigmoid() + 1e-6).log() + (1 - t) * (1 - z.sigmoid() + 1e-6).log())
+        ),
+    ),
+    "F.logsigmoid",
+)
 wrong("focal_loss", "weight detached",
       partial(focal, fade=lambda p, p_t: (1 - p_t).detach()), "do not detach")  # fmt: skip
 wrong("focal_loss", "alpha swapped", partial(focal, weight=lambda a, t: (1 - a) * t + a * (1 - t)),
@@ -893,8 +967,12 @@ wrong("focal_loss", "not added up", partial(focal, total=lambda x: x))
 wrong("focal_loss", "the ones alone", partial(focal, weight=lambda a, t: a * t), "zeros have")
 wrong("focal_loss", "sign", lambda z, t: -focal(z, t), "sign")
 wrong("focal_loss", "two sigmoids", lambda z, t: focal(z.sigmoid(), t), "twice")
-wrong("focal_loss", "alpha and gamma without effect", lambda z, t, alpha=0.25, gamma=2.0: focal(z, t),
-      "no effect")  # fmt: skip
+wrong(
+    "focal_loss",
+    "alpha and gamma without effect",
+    lambda z, t, alpha=0.25, gamma=2.0: focal(z, t),
+    "no effect",
+)
 wrong("focal_loss", "half precision", lambda z, t: sigmoid_focal_loss(z, t, reduction="sum"),
       "half precision")  # fmt: skip
 wrong("focal_loss", "slope lost", lambda z, t: focal(z.detach(), t), "cuts it off")
@@ -952,12 +1030,20 @@ def total_loss(
 RIGHT.append(("criterion", total_loss))
 wrong("criterion", "ignored ones asked", partial(total_loss, asked=lambda m: m > -9), "left out")
 wrong("criterion", "background not asked", partial(total_loss, asked=lambda m: m >= 0))
-wrong("criterion", "positives of the batch", lambda p, a, t: total_loss(p, a, t, normaliser="batch"),
-      "its own positives")  # fmt: skip
+wrong(
+    "criterion",
+    "positives of the batch",
+    lambda p, a, t: total_loss(p, a, t, normaliser="batch"),
+    "its own positives",
+)
 wrong("criterion", "not normalised", partial(total_loss, divisor=lambda n: 1), "its own positives")
 wrong("criterion", "images added up", partial(total_loss, average=torch.sum), "averaged")
-wrong("criterion", "0/0 without objects", partial(total_loss, divisor=lambda n: torch.tensor(float(n))),
-      "divided by 1")  # fmt: skip
+wrong(
+    "criterion",
+    "0/0 without objects",
+    partial(total_loss, divisor=lambda n: torch.tensor(float(n))),
+    "divided by 1",
+)
 wrong("criterion", "nothing lost without objects",
       partial(total_loss, divisor=lambda n: n or math.inf), "divided by 1")  # fmt: skip
 wrong("criterion", "n + 1", partial(total_loss, divisor=lambda n: n + 1))
@@ -977,8 +1063,12 @@ wrong(
     partial(total_loss, located=lambda m: m > -9),
     "positive anchors",
 )
-wrong("criterion", "difficult ones learned",
-      partial(total_loss, matched=lambda a, b, hard: match_targets(a, b, hard & False)), "neither")  # fmt: skip
+wrong(
+    "criterion",
+    "difficult ones learned",
+    partial(total_loss, matched=lambda a, b, hard: match_targets(a, b, hard & False)),
+    "neither",
+)
 wrong("criterion", "λ twice", partial(total_loss, add=lambda c, b, w: w * (c + b)))
 wrong("criterion", "no λ", partial(total_loss, add=lambda c, b, w: c + b))
 wrong("criterion", "total without boxes", partial(total_loss, add=lambda c, b, w: c))
@@ -1031,8 +1121,12 @@ wrong(
     "nms", "worst first", partial(suppress, order_of=lambda s: s.argsort(stable=True)), "descending"
 )
 wrong("nms", "not sorted", partial(suppress, order_of=lambda s: torch.arange(len(s))))
-wrong("nms", "the last of equals first", partial(
-    suppress, order_of=lambda s: s.argsort(stable=True).flip(0)), "first box goes first")  # fmt: skip
+wrong(
+    "nms",
+    "the last of equals first",
+    partial(suppress, order_of=lambda s: s.argsort(stable=True).flip(0)),
+    "first box goes first",
+)
 wrong("nms", "+1 widths", partial(suppress, overlap=with_one))
 wrong("nms", "compared with the best alone", partial(suppress, window=1), "every")
 wrong("nms", "sorted by index", lambda b, s, t: suppress(b, s, t).sort()[0], "order of scores")
@@ -1044,8 +1138,15 @@ wrong("nms", "always 0.5", lambda b, s, t: suppress(b, s, 0.5))
 wrong("nms", "empty raises", lambda b, s, t: torch.stack(list(suppress(b, s, t))), r"\(0,\)")
 
 
-def each_class(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, *, by_score: bool = True,
-               one: Version = suppress) -> Tensor:  # fmt: skip
+def each_class(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    threshold: float,
+    *,
+    by_score: bool = True,
+    one: Version = suppress,
+) -> Tensor:
     kept = [torch.zeros(0, dtype=torch.int64)]
     for label in labels.unique():
         own = (labels == label).nonzero()[:, 0]
@@ -1138,10 +1239,18 @@ wrong(
     "postprocess", "threshold on the logit", partial(detect, above=lambda p, t: torch.logit(p) > t)
 )
 wrong("postprocess", "one class an anchor", partial(detect, one_class=True), "every class")
-wrong("postprocess", "classes suppress each other", partial(
-    detect, suppress_all=lambda b, s, labels, t: suppress(b, s, t)), "within each class")  # fmt: skip
-wrong("postprocess", "no suppression", partial(
-    detect, suppress_all=lambda b, s, labels, t: s.argsort(descending=True)), "overlaps by more")  # fmt: skip
+wrong(
+    "postprocess",
+    "classes suppress each other",
+    partial(detect, suppress_all=lambda b, s, labels, t: suppress(b, s, t)),
+    "within each class",
+)
+wrong(
+    "postprocess",
+    "no suppression",
+    partial(detect, suppress_all=lambda b, s, labels, t: s.argsort(descending=True)),
+    "overlaps by more",
+)
 wrong("postprocess", "the best of all levels", partial(detect, per_level=False), "of each level")
 wrong("postprocess", "anchors suppressed first", partial(detect, on_anchors=True), "decode first")
 wrong("postprocess", "not decoded", partial(detect, decode=lambda d, a: a), "decode the offsets")
@@ -1199,8 +1308,10 @@ def ledger(
 ) -> Ledger:
     rows, objects, difficult = [], 0, 0
     if share:  # objects of all images in one pot
-        pot = {"boxes": torch.cat([t["boxes"] for t in truths]) if truths else torch.zeros(0, 4),
-               "labels": torch.cat([t["labels"] for t in truths]) if truths else torch.zeros(0)}  # fmt: skip
+        pot = {
+            "boxes": torch.cat([t["boxes"] for t in truths]) if truths else torch.zeros(0, 4),
+            "labels": torch.cat([t["labels"] for t in truths]) if truths else torch.zeros(0),
+        }
         truths = [pot] * len(truths)
     for found, truth in zip(detections, truths):
         own = (truth["labels"] == label) | (not one_class)
@@ -1253,8 +1364,12 @@ wrong("match_detections", "image by image", partial(ledger, sort_all=False), "ov
 wrong("match_detections", "objects of all images", partial(ledger, share=True))
 wrong("match_detections", "+1 widths", partial(ledger, overlap=with_one))
 wrong("match_detections", "always 0.5", lambda d, t, label, iou_threshold=0.5: ledger(d, t, label))
-wrong("match_detections", "VOC's rule whatever is asked", lambda d, t, label, rule="voc": ledger(d, t, label),
-      "free")  # fmt: skip
+wrong(
+    "match_detections",
+    "VOC's rule whatever is asked",
+    lambda d, t, label, rule="voc": ledger(d, t, label),
+    "free",
+)
 wrong("match_detections", "true positives alone",
       lambda d, t, label: ledger(d, t, label).true_positive, "a Ledger")  # fmt: skip
 
@@ -1282,22 +1397,38 @@ wrong(
 )
 wrong("precision_recall", "difficult ones to be found",
       partial(curve, objects=lambda b: b.objects + b.difficult), "`objects` alone")  # fmt: skip
-wrong("precision_recall", "over those found",
-      partial(curve, objects=lambda b: max(b.true_positive.sum(), 1)), "over all objects")  # fmt: skip
+wrong(
+    "precision_recall",
+    "over those found",
+    partial(curve, objects=lambda b: max(b.true_positive.sum(), 1)),
+    "over all objects",
+)
 wrong("precision_recall", "over all detections",
       partial(curve, seen=lambda n: np.full(n, n)), "so far")  # fmt: skip
 wrong("precision_recall", "from 0", partial(curve, seen=lambda n: np.arange(n).clip(1)))
 wrong(
     "precision_recall", "over detections", partial(curve, objects=lambda b: max(len(b.scores), 1))
 )
-wrong("precision_recall", "ignored ones are true", lambda b: curve(
-    Ledger(b.scores, b.true_positive | b.ignored, b.ignored & False, b.objects, 0)), "left out")  # fmt: skip
-wrong("precision_recall", "no cumulative sum", lambda b: (
-    b.true_positive[~b.ignored] / max(b.objects, 1), b.true_positive[~b.ignored] * 1.0))  # fmt: skip
+wrong(
+    "precision_recall",
+    "ignored ones are true",
+    lambda b: curve(Ledger(b.scores, b.true_positive | b.ignored, b.ignored & False, b.objects, 0)),
+    "left out",
+)
+wrong(
+    "precision_recall",
+    "no cumulative sum",
+    lambda b: (b.true_positive[~b.ignored] / max(b.objects, 1), b.true_positive[~b.ignored] * 1.0),
+)
 wrong("precision_recall", "0 without objects", lambda b: curve(b) if b.objects else (
     np.zeros(1), np.zeros(1)), "0/0")  # fmt: skip
-wrong("precision_recall", "0/0 without objects", lambda b: tuple(
-    x / (b.objects or math.nan) for x in (np.cumsum(b.true_positive[~b.ignored]),) * 2))  # fmt: skip
+wrong(
+    "precision_recall",
+    "0/0 without objects",
+    lambda b: tuple(
+        x / (b.objects or math.nan) for x in (np.cumsum(b.true_positive[~b.ignored]),) * 2
+    ),
+)
 wrong("precision_recall", "the curve starts at (0, 1)", lambda b: (
     np.append(0, curve(b)[0]), np.append(1, curve(b)[1])))  # fmt: skip
 wrong("precision_recall", "recall alone", lambda b: curve(b)[0], "two arrays")
@@ -1345,12 +1476,16 @@ OF_AREA = [
     ("trapezia", trapezia, "not trapezia"),
     ("mean of precision", lambda r, p: float(np.mean(p)) if len(p) else 0.0, "mean over"),
     ("the first step left out", partial(area_under, start=None), "from recall 0"),
-    ("the best precision throughout", partial(area_under, lift=lambda p: p.max(initial=0)[None].repeat(len(p))), ""),
+    (
+        "the best precision throughout",
+        partial(area_under, lift=lambda p: p.max(initial=0)[None].repeat(len(p))),
+        "",
+    ),
     ("0 for no objects", lambda r, p: np.nan_to_num(area_under(r, p)), "nan"),
     ("empty raises", lambda r, p: area_under(r, p) if len(r) else r[0], ""),
     ("eleven points", points, "area is asked"),
     ("101 points", partial(points, at=tuple(k / 100 for k in range(101))), ""),
-]  # fmt: skip
+]
 OF_POINTS = [
     ("steps of np.arange", partial(points, at=np.arange(0, 1.1, 0.1)), "0.30000000000000004"),
     ("steps of np.linspace", partial(points, at=np.linspace(0, 1, 11)), "0.30000000000000004"),
@@ -1402,6 +1537,7 @@ def test_a_plausible_mistake_is_rejected_with_a_message_that_helps(
     assert order[-1] == "again"
     assert len(lines) <= 45
     assert max(map(len, lines)) <= 150
+    assert caught.value.hint
     assert re.search(hint, caught.value.hint), caught.value.hint
 
 

@@ -24,6 +24,9 @@ CEIL = "a level has ceil(H / stride) rows: a map is rounded up where its stride 
 ROW_BY_ROW = "cells come row by row: y is the outer loop, x the inner"
 Y_AND_X = "x belongs to columns and W, y to rows and H: an image's size is (height, width)"
 
+CELL = "a level is cell_anchors(size), moved to each cell's centre: check that one first"
+LEVEL = "an image is level_anchors of P3 to P7, in this order: check that one first"
+
 Box = list[float]
 
 
@@ -151,7 +154,7 @@ HALF_SIDES_OF_32 = (
 
 def _cell_cases() -> Iterator[Case]:
     table = [[-w, -h, w, h] for w, h in HALF_SIDES_OF_32]
-    why = f"{ORDER}; {RATIO}"
+    why = "size · scale · √ratio high, size · scale / √ratio wide; ratio outside, scale inside"
     yield Case("size 32", (32,), torch.tensor(table), why=why, atol=1e-3)
     for size in (64, 128, 512):
         yield Case(f"size {size}", (size,), _tensor(cell_by_loop, size), why=AREA, atol=1e-3)
@@ -182,7 +185,7 @@ def _level_cases() -> Iterator[Case]:
         return Case(name, arguments, expected, why=why, atol=1e-3)
 
     table = [[4 - w, 4 - h, 4 + w, 4 + h] for w, h in HALF_SIDES_OF_32]
-    yield Case("one cell", ((8, 8), 32, 8), torch.tensor(table), why=CENTRE, atol=1e-3)
+    yield Case("one cell", ((8, 8), 32, 8), torch.tensor(table), why=CELL, atol=1e-3)
     yield by_loop("two cells beside each other", (8, 16), 32, 8, why=Y_AND_X)
     yield by_loop("two rows of three", (16, 24), 32, 8, why=ROW_BY_ROW)
     yield by_loop("a size that the stride does not divide", (20, 33), 64, 16, why=CEIL)
@@ -211,7 +214,7 @@ FINE_FIRST = "levels come from the finest, P3, to the coarsest, P7, each with it
 
 def _image_cases() -> Iterator[Case]:
     for name, size, why in (
-        ("five levels of one cell each", (8, 8), FINE_FIRST),
+        ("five levels of one cell each", (8, 8), LEVEL),
         ("wider than high", (16, 40), Y_AND_X),
         ("128 by 128", (128, 128), ""),
         ("no multiple of any stride", (100, 75), CEIL),

@@ -21,6 +21,7 @@ PER_IMAGE = "each image is divided by its own positives, then the batch is avera
 AT_LEAST_ONE = "an image without positives is divided by 1: its false alarms cost, and 0/0 is nan"
 NOT_ASKED = "ignored anchors (−2) are left out of the classification loss, all their classes"
 POSITIVES_ONLY = "the box loss is of positive anchors alone; others have no object to be at"
+ALL_ASKED = "all classes of positive and background anchors are asked, boxes of positive ones alone"
 PADDING = "rows beyond `count` are padding: zero boxes, which match nothing"
 
 
@@ -77,7 +78,7 @@ def _criterion_cases() -> Iterator[Case]:
     at_start = Predictions(torch.zeros(1, 2, 1), torch.zeros(1, 2, 4), (2,))
     quarter = math.log(2) / 4  # a one and a zero at p = ½
     yield Case("one object, one anchor on it, one far", (at_start, anchors, _batch([near], [[0]])),
-               torch.tensor([quarter, quarter, 0.0]), why=POSITIVES_ONLY)  # fmt: skip
+               torch.tensor([quarter, quarter, 0.0]), why=ALL_ASKED)  # fmt: skip
     moved = at_start._replace(box_deltas=torch.tensor([[[0.5, 0.0, 0.0, -2.0], [9.0] * 4]]))
     yield Case("its box is wrong by 0.5 and 2", (moved, anchors, _batch([near], [[0]])),
                torch.tensor([quarter + 1.625, quarter, 1.625]), why=POSITIVES_ONLY)  # fmt: skip
@@ -104,7 +105,8 @@ def _criterion_cases() -> Iterator[Case]:
     hard = _batch([anchors], [[0, 1]], [[1, 0]])
     yield by_loop("a difficult object", noisy(1, 4, 2), thrice, hard,
                   why="difficult objects are neither learned nor unlearned")  # fmt: skip
-    yield by_loop("λ = 3", noisy(2, 4, 2), thrice, two, box_loss_weight=3.0)
+    yield by_loop("λ = 3", noisy(2, 4, 2), thrice, two, box_loss_weight=3.0,
+                  why="λ weighs the box loss in the total, and nothing else")  # fmt: skip
     yield by_loop("positives of the batch", noisy(2, 4, 2), thrice, two, normaliser="batch")
     none = _batch([boxes(), boxes()], [[], []])
     yield by_loop("positives of a batch without any", noisy(2, 4, 2), thrice, none,

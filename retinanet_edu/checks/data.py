@@ -199,7 +199,7 @@ def _flip_cases() -> Iterator[Case]:
         return Case(name, (boxes(box), width), boxes(expected), why=why)
 
     yield by_hand("at the left border", (0, 5, 10, 9), 100, (90, 5, 100, 9),
-                  why="x becomes W − x, so the right border becomes the left one; y stays")  # fmt: skip
+                  why="x becomes W − x, so the right border becomes the left; y stays")  # fmt: skip
     yield by_hand("at the right border", (80, 5, 100, 9), 100, (0, 5, 20, 9))
     yield by_hand("in the middle", (40, 0, 60, 9), 100, (40, 0, 60, 9))
     yield by_hand("the first pixel", (0, 0, 1, 1), 7, (6, 0, 7, 1), why="W − x, not W − 1 − x")

@@ -119,7 +119,7 @@ def _cases() -> Iterator[Case]:
 
     two = _predictions([[0.2, 0.04], [0.01, 0.9]])
     yield by_hand("two anchors, two classes", two, [near, far], [(far, 0.9, 1), (near, 0.2, 0)],
-                  why="sigmoid, > 0.05, decode, clip, suppress within a class; best score first")  # fmt: skip
+                  why="sigmoid, > 0.05, decode, clip, suppress, the best first")  # fmt: skip
     quiet = _predictions([[0.04, 0.01]])
     yield by_hand("no score is high enough", quiet, [near], [],
                   why="boxes (0, 4), scores (0,), labels (0,) int64")  # fmt: skip
@@ -176,7 +176,8 @@ def _larger_cases() -> Iterator[Case]:
     yield by_loop("144 objects", many, places, [(300, 300)], why=AT_MOST)
     crowd = Predictions(noise(1, 30, 40) + 3, 0.1 * noise(1, 30, 4), (24, 6))
     anchors = some_boxes(30, 1, 100)
-    yield by_loop("1200 candidates on two levels", crowd, anchors, [(100, 100)])
+    yield by_loop("1200 candidates on two levels", crowd, anchors, [(100, 100)],
+                  why="suppress first, then keep the best 100")  # fmt: skip
     for copies, others in ((150, 20), (1100, 5)):
         # The copies have the better scores. Of the second 1000 go on, of which one is kept.
         pile = boxes((0, 0, 5, 5)).repeat(copies, 1)

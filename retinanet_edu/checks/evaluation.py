@@ -193,7 +193,7 @@ def _ledger_cases() -> Iterator[Case]:
     yield by_hand("nothing found", [_found()], [_truth(LEFT)], "", 1, why="an empty ledger")
     yield by_hand("no images", [], [], "", 0, why="an empty ledger")
     yield by_hand("IoU threshold 0.85", [_found((LEFT_80, 0.9), (LEFT_90, 0.8))], [_truth(LEFT)],
-                  "FT", 1, iou_threshold=0.85)  # fmt: skip
+                  "FT", 1, iou_threshold=0.85, why="the threshold is an argument")  # fmt: skip
     yield by_hand("COCO: a free object nearby", [_found((LEFT_90, 0.9), (LEFT_90, 0.8))],
                   [_truth(LEFT, LEFT_90)], "TT", 2, rule="coco",
                   why="COCO lets a detection take the best object that is still free")  # fmt: skip

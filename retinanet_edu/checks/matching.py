@@ -123,7 +123,7 @@ def _match_cases() -> Iterator[Case]:
     yield by_hand("half precision, 300 by 300", half, half, 0)
     seven = boxes((0, 0, 7, 10))
     yield by_hand("IoU 0.7, thresholds 0.65 and 0.8", seven, SQUARE, IGNORED, positive=0.8,
-                  negative=0.65)  # fmt: skip
+                  negative=0.65, why="the thresholds are arguments")  # fmt: skip
     yield by_hand("IoU 0.3, thresholds 0.25", three[2:], SQUARE, 0, positive=0.25, negative=0.25)
     for seed in range(2):
         anchors, objects = some_boxes(9, seed), some_boxes(4, seed + 2)
@@ -227,7 +227,8 @@ def _targets_cases() -> Iterator[Case]:
 
     away = boxes((50, 50, 60, 60))
     both = torch.cat([SQUARE, away])
-    yield by_hand("none is difficult", both, both, [False, False], 0, 1)
+    yield by_hand("none is difficult", both, both, [False, False], 0, 1,
+                  why="without difficult objects it is match_anchors")  # fmt: skip
     yield by_hand("one is difficult", both, both, [True, False], IGNORED, 1, why=EXCUSED)
     yield by_hand("IoU exactly 0.4", FOUR_TENTHS, SQUARE, [True], IGNORED, why=EXCUSED)
     yield by_hand("IoU 0.39", boxes((0, 0, 3.9, 10)), SQUARE, [True], BACKGROUND, why=EXCUSED)
@@ -296,7 +297,8 @@ def _class_cases() -> Iterator[Case]:
         return Case(name, arguments, class_targets_by_loop(*arguments), why=why)
 
     first = (torch.tensor([1, 0]), torch.tensor([2, 0]), 3)
-    yield Case("two anchors, two objects", first, torch.tensor([[1.0, 0, 0], [0, 0, 1]]))
+    yield Case("two anchors, two objects", first, torch.tensor([[1.0, 0, 0], [0, 0, 1]]),
+               why="row n has its 1 at the class labels[match[n]]")  # fmt: skip
     yield case("a background anchor", [0, -1], [1], 2, why=WRAPS)
     yield case("an ignored anchor", [0, -2, 1], [1, 0], 2, why=WRAPS)
     yield case("two anchors, one object", [0, 0], [1], 2)

@@ -102,7 +102,13 @@ def _nms_cases() -> Iterator[Case]:
         return Case(name, arguments, torch.tensor(kept, dtype=torch.int64), why=why)
 
     nine, far = (0, 0, 9, 10), (50, 0, 60, 10)
-    yield by_hand("two that overlap, one apart", [nine, SQUARE, far], [0.8, 0.9, 0.7], [1, 2])
+    yield by_hand(
+        "two that overlap, one apart",
+        [nine, SQUARE, far],
+        [0.8, 0.9, 0.7],
+        [1, 2],
+        why="the result is the indices of the kept boxes, the best score first",
+    )
     yield by_hand("best last", [far, nine, SQUARE], [0.1, 0.2, 0.3], [2, 0], why=BY_SCORE)
     yield by_hand("IoU exactly at the threshold", [SQUARE, HALF], [0.9, 0.8], [0, 1], why=GREATER)
     # Each of these overlaps its neighbour by 2/3, and the next but one by 3/7.
@@ -113,7 +119,8 @@ def _nms_cases() -> Iterator[Case]:
                   why="a box must be compared with every kept one")  # fmt: skip
     yield by_hand("equal scores", [nine, SQUARE], [0.5, 0.5], [0], why=FIRST)
     yield by_hand("equal scores, apart", [far, SQUARE], [0.5, 0.5], [0, 1], why=FIRST)
-    yield by_hand("threshold 0.4", [SQUARE, HALF], [0.9, 0.8], [0], threshold=0.4)
+    yield by_hand("threshold 0.4", [SQUARE, HALF], [0.9, 0.8], [0], threshold=0.4,
+                  why="the threshold is an argument")  # fmt: skip
     yield by_hand("threshold 1", [SQUARE, SQUARE], [0.9, 0.8], [0, 1], threshold=1.0, why=GREATER)
     yield by_hand("two points", [(5, 5, 5, 5)] * 2, [0.9, 0.8], [0, 1],
                   why="two points have IoU 0, not 0/0, so both stay")  # fmt: skip
@@ -155,10 +162,16 @@ def _per_class_cases() -> Iterator[Case]:
     yield by_hand("classes take turns", [far, SQUARE, HALF], [0.7, 0.9, 0.8], [1, 0, 1], [1, 2, 0],
                   why=f"{BY_SCORE}, over all classes")  # fmt: skip
     shifted = "moving classes apart by max + 1 fails with negative coordinates: take max − min"
-    yield by_hand("left of the picture", [(-101, 0, -1, 10), (-101, 0, -1, 10)], [0.9, 0.8], [0, 1],
+    yield by_hand("left of the picture", [(-101, -101, -1, -1)] * 2, [0.9, 0.8], [0, 1],
                   [0, 1], why=shifted)  # fmt: skip
-    yield by_hand("across the border", [(-30, -30, 9, 9), (-20, -20, 19, 19)], [0.9, 0.8], [1, 0],
-                  [0, 1], why=shifted)  # fmt: skip
+    yield by_hand(
+        "across the border",
+        [(-300, -300, 9, 9), (-200, -200, 109, 109)],
+        [0.9, 0.8],
+        [1, 0],
+        [0, 1],
+        why=shifted,
+    )
     digits = "a label times a large step eats float32's digits: move the boxes in float64"
     close = [(0, 0, 10, 10), (0, 0, 10, 19.99), (0, 0, 1300, 800)]  # IoU 0.50025
     yield by_hand("a high label, an IoU just over 0.5", close, [0.9, 0.8, 0.7], [9000, 9000, 0],
@@ -213,7 +226,7 @@ _PER_CLASS = Piece(
         Mistake(APART, lambda b, s, labels, threshold: nms_by_loop(b, s, threshold)),
         Mistake(f"{BY_SCORE}, over all classes", _merged_by_class),
         *_known(_arranged),
-        Mistake("boxes moved apart in float32 by max + 1 meet again: take max − min, in float64",
+        Mistake("boxes moved by max + 1 meet again where some are negative: take max − min + 1",
                 _moved),
     ],
 )  # fmt: skip
