@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ def test_results_may_be_tuples_where_the_package_has_types_of_its_own(capsys: An
 # --- what a check says ----------------------------------------------------------------------------
 
 
-def untouched() -> Iterator[Callable]:
+def untouched() -> list[Callable]:
     def raises(a: Tensor, b: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -174,7 +174,7 @@ def untouched() -> Iterator[Callable]:
     def dots(a: Tensor, b: Tensor) -> Tensor:
         return ...
 
-    yield from (raises, documented, dots, lambda a, b: None)
+    return [raises, documented, dots, lambda a, b: None]
 
 
 @pytest.mark.parametrize("stub", untouched())
@@ -200,7 +200,7 @@ def test_none_for_an_edge_is_a_failure() -> None:
 
 
 def test_the_whole_message_of_a_failure() -> None:
-    """As a reader sees it; of the 23 cases the first two are right."""
+    """As a reader sees it, where neither the result nor the case explains anything."""
     with pytest.raises(CheckFailed) as caught:
         check(lambda a, b: box_iou(a, b).clamp(min=0.25), "pairwise_iou")
     assert str(caught.value) == (
@@ -311,7 +311,7 @@ def test_settings_are_shown_with_the_input() -> None:
     text = str(caught.value)
     assert "alpha = 0.5\n" in text
     assert "gamma = 0\n" in text
-    assert text.endswith('(*checks.inputs("focal_loss", 16), alpha=0.5, gamma=0.0)')
+    assert text.endswith('(*checks.inputs("focal_loss", 14), alpha=0.5, gamma=0.0)')
 
 
 def test_inputs_are_those_of_the_message() -> None:
@@ -320,6 +320,15 @@ def test_inputs_are_those_of_the_message() -> None:
     assert pairwise_iou(a, b).tolist() == [[0.5, 0, 1], [0.25, 0.5, 0.5]]
     a.zero_()
     assert inputs("pairwise_iou", 4)[0].any()
+
+
+def test_a_piece_whose_input_becomes_a_file_shows_its_text_and_nothing_to_repeat() -> None:
+    with pytest.raises(CheckFailed) as caught:
+        check(lambda path: [], "parse_voc_xml")
+    text = str(caught.value)
+    assert "path = <annotation><size>" in text
+    assert "<object><name>dog</name><difficult>0</difficult><bndbox>" in text
+    assert "again" not in text
 
 
 def test_a_mistake_that_would_have_failed_before_is_not_the_hint() -> None:

@@ -2,7 +2,7 @@
 
     >>> from retinanet_edu.checks import check
     >>> check(my_iou, "pairwise_iou")  # doctest: +SKIP
-    pairwise_iou: 18 cases passed, 1 of them slopes; witness: torchvision.ops.box_iou
+    pairwise_iou: 20 cases passed, 2 of them about slopes; witness: torchvision.ops.box_iou
 
 The cases are the ones that test this package. What they expect comes from tables worked out by
 hand, from naive loops over plain numbers, and from torch, torchvision and pycocotools, never from

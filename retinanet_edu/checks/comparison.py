@@ -62,7 +62,7 @@ def _plain_difference(
 ) -> Difference | None:
     if isinstance(expected, float):
         try:
-            value = float(got)
+            value = float(got if not isinstance(got, str) else "")
         except (TypeError, ValueError):
             return Difference(path, got, expected, f"a {kind(got)}, not a number")
         if math.isnan(value) and math.isnan(expected):

@@ -312,7 +312,9 @@ def _message(piece: Piece, case: Case, finding: Finding, position: int, total: i
         *block("expected", leaves(*finding.expected), finding.row),
     ]
     ends = {"difference": finding.detail, "there": finding.place, "hint": finding.hint}
-    for label, text in {**ends, "again": again}.items():
+    if piece.invoke is _call:  # with inputs as they are
+        ends["again"] = again
+    for label, text in ends.items():
         lines += block(label, [("", Text(text))]) if text else []
     return "\n".join(lines)
 
