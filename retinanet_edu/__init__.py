@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retinanet_edu.boxes import pairwise_iou as pairwise_iou
     from retinanet_edu.checkpoint import load_checkpoint as load_checkpoint
     from retinanet_edu.checkpoint import save_checkpoint as save_checkpoint
+    from retinanet_edu.checks import check as check
     from retinanet_edu.coding import decode_boxes as decode_boxes
     from retinanet_edu.coding import encode_boxes as encode_boxes
     from retinanet_edu.data.shapes import ShapesDataset as ShapesDataset
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "AnchorGenerator": "anchors",
     "pairwise_iou": "boxes",
+    "check": "checks",
     "load_checkpoint": "checkpoint",
     "save_checkpoint": "checkpoint",
     "decode_boxes": "coding",

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line.
+
+    Args:
+        arguments: words after the program's name; default those that were typed.
+
+    Returns:
+        the exit status: 0, 1 for what was given and cannot be used, 130 when interrupted.
+    """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)

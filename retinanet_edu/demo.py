@@ -35,6 +35,12 @@ def shapes_model(seed: int = 0) -> RetinaNet:
 
     ResNet-18 at a quarter of its width, a pyramid of 64 channels, subnets of two convolutions
     with group norm. Anchors start at three strides instead of four: the pictures are small.
+
+    Args:
+        seed: of the weights.
+
+    Returns:
+        the model, in training mode.
     """
     torch.manual_seed(seed)
     return retinanet_resnet18(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retinanet_edu.boxes import clip_boxes
 from retinanet_edu.coding import decode_boxes
-from retinanet_edu.data.images import read_image
+from retinanet_edu.data.images import as_rgb, read_image
 from retinanet_edu.data.loading import pad_images
 from retinanet_edu.data.transforms import EvalTransform, picture_size, scale_boxes
 from retinanet_edu.errors import DataError
@@ -184,8 +184,8 @@ def _as_tensor(picture: Picture, number: int) -> Tensor:
         return read_image(picture)
     if isinstance(picture, Image.Image):
         try:
-            picture = np.asarray(picture.convert("RGB"))  # (H, W, 3)
-        except OSError as error:  # Pillow reads a file only now
+            picture = np.asarray(as_rgb(picture))  # (H, W, 3)
+        except (OSError, ValueError) as error:  # Pillow reads a file only now
             raise DataError(f"picture {number}: cannot be read ({error})") from error
     kind, axis = type(picture).__name__, 0
     if isinstance(picture, np.ndarray):

@@ -54,7 +54,6 @@ def show_source(*objects: Callable[..., object] | type) -> None:
         objects: functions or classes of the package.
     """
     for item in objects:
-        lines, _ = inspect.getsourcelines(item)
         path = item.__module__.replace(".", "/") + ".py"
-        source = "".join(lines).rstrip()
+        source = inspect.getsource(item).rstrip()
         display(Markdown(f"**`{path}`**\n\n```python\n{source}\n```"))

@@ -96,6 +96,10 @@ class Targets:
             padded.difficult[i, : len(b)] = d
         return padded
 
+    def __getitem__(self, images: Sequence[int]) -> Targets:
+        """The targets of some images of the batch, a list of their places in it."""
+        return Targets(*(t[images] for t in (self.boxes, self.labels, self.difficult, self.count)))
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
         """The same targets on another device."""
         return Targets(

@@ -16,7 +16,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from retinanet_edu.checkpoint import load_weights, read_checkpoint, save_checkpoint
+from retinanet_edu.checkpoint import (
+    check_conventions,
+    load_weights,
+    read_checkpoint,
+    save_checkpoint,
+)
 from retinanet_edu.data.loading import Batch, EpochBatches, make_loader
 from retinanet_edu.data.transforms import TrainTransform
 from retinanet_edu.errors import CheckpointError, DataError, TrainingError
@@ -283,8 +288,12 @@ def _start_or_resume(
             "remove it, or choose another folder"
         )
     content = read_checkpoint(last)
-    load_weights(model, content["weights"], last)
+    check_conventions(model, content, last)
     before = content["training"]
+    if before is None:
+        raise CheckpointError(
+            f"{last}: weights alone, without what a run needs to go on; choose another folder"
+        )
     changed = [
         f"{name} was {before['identity'].get(name)}, is {value}"
         for name, value in identity.items()
@@ -292,6 +301,7 @@ def _start_or_resume(
     ]
     if changed:
         raise CheckpointError(f"{last}: cannot go on with other settings: {'; '.join(changed)}")
+    load_weights(model, content["weights"], last)
     descent.load_state_dict(before["optimizer"])
     return list(before["history"])
 

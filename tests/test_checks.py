@@ -6,6 +6,7 @@ That the checks bite is tested beside this, in `test_checks_bite`.
 from __future__ import annotations
 
 import ast
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from retinanet_edu.checks import (
     losses,
     matching,
     names,
+    slopes,
 )
 from retinanet_edu.checks import anchors as anchor_checks
 from retinanet_edu.checks import boxes as box_checks
@@ -137,8 +139,8 @@ def test_the_package_passes_and_no_case_is_left_out(name: str, capsys: Any) -> N
     printed = capsys.readouterr().out
     piece = checks._piece(name)
     cases = list(piece.cases())
-    slopes = sum(bool(case.slope) for case in cases)
-    about = f", {slopes} of them about slopes" if slopes else ""
+    sloped = sum(bool(case.slope) for case in cases)
+    about = f", {sloped} of them about slopes" if sloped else ""
     assert printed == f"{name}: {len(cases)} cases passed{about}; witness: {piece.witness}\n"
 
 
@@ -181,6 +183,27 @@ def untouched() -> list[Callable]:
 def test_an_untouched_stub_is_not_attempted_yet(stub: Callable, capsys: Any) -> None:
     check(stub, "pairwise_iou")
     assert capsys.readouterr().out == "pairwise_iou: not attempted yet\n"
+
+
+def test_a_stub_that_begins_for_the_reader_is_a_stub(capsys: Any) -> None:
+    def begins(a: Tensor, b: Tensor, *, epsilon: float = 0.0) -> Tensor:
+        top_left = torch.maximum(a[:, None, :2], b[:, :2])  # noqa: F841
+        return ...  # your code
+
+    def with_keyword(a: Tensor, b: Tensor, *, epsilon: float = 0.0) -> None:
+        pass
+
+    check(begins, "pairwise_iou")
+    check(with_keyword, "pairwise_iou")
+    assert capsys.readouterr().out == 2 * "pairwise_iou: not attempted yet\n"
+
+
+def test_slopes_are_asked_for_where_a_notebook_has_switched_them_off(capsys: Any) -> None:
+    with torch.no_grad():
+        check(pairwise_iou, "pairwise_iou")
+    with pytest.raises(CheckFailed, match="no slope"):
+        check(torch.no_grad()(pairwise_iou), "pairwise_iou")
+    assert "2 of them about slopes" in capsys.readouterr().out
 
 
 def test_a_forgotten_return_is_told(capsys: Any) -> None:
@@ -502,20 +525,53 @@ def test_loops_agree_with_torchvision() -> None:
         torch.testing.assert_close(ours, other)
 
 
+EXPECTED = torch.tensor([[1.0, 2.0, 4.0, 9.0], [3.0, 5.0, 7.0, 8.0]])
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "hint"),
+    [
+        pytest.param(-EXPECTED, EXPECTED, "wrong sign", id="sign"),
+        pytest.param(EXPECTED[:, [1, 0, 3, 2]], EXPECTED, "x and y are exchanged", id="x and y"),
+        pytest.param(EXPECTED.flip(0), EXPECTED, "their order is not", id="order"),
+        pytest.param(EXPECTED / 8, EXPECTED, "it is 0.125 times", id="factor"),
+        pytest.param(EXPECTED[:, :2].T, EXPECTED[:, :2], "it is transposed", id="square"),
+        pytest.param(EXPECTED.T, EXPECTED, "it is transposed", id="transposed"),
+        pytest.param(EXPECTED.flatten(), EXPECTED, "their arrangement is not", id="flat"),
+        pytest.param(EXPECTED[None, :1], EXPECTED, "3 axes, 2 are asked for", id="axes"),
+        pytest.param(EXPECTED, EXPECTED.sum(), "with .sum()", id="not a number"),
+        pytest.param(EXPECTED.log() - math.inf + math.inf, EXPECTED, "nan comes from", id="nan"),
+        pytest.param(EXPECTED / 0, EXPECTED, "inf comes from", id="inf"),
+        pytest.param(EXPECTED.long(), EXPECTED, "must be float32, they are int64", id="integer"),
+        pytest.param(EXPECTED.half(), EXPECTED, "half precision is too coarse", id="half"),
+        pytest.param(EXPECTED**2, EXPECTED, "", id="nothing known"),
+        pytest.param(EXPECTED[:1], EXPECTED, "", id="a row is missing"),
+    ],
+)
+def test_what_went_wrong_is_read_from_the_result(got: Tensor, expected: Tensor, hint: str) -> None:
+    """Where the piece knows no mistake and the case says nothing."""
+    cases = [harness.Case("the only one", (0,), expected)]
+    outcome = harness.run(lambda n: got, harness.Piece("piece(n)", lambda: cases, "a table"))
+    assert outcome.failed
+    assert hint in outcome.hint
+    assert bool(hint) == bool(outcome.hint)
+
+
 def test_measured_slopes_are_those_of_autograd() -> None:
     x = torch.tensor([[0.5, -2.0], [3.0, 1.0]], dtype=torch.float64, requires_grad=True)
 
     def function(x: Tensor) -> Tensor:
         return torch.stack([(x**3).sum(), x[0, 0] * x[1, 1]])
 
-    expected = torch.autograd.grad(harness.weighted(function(x)), x)[0]
-    torch.testing.assert_close(harness.measured_slope(function, x), expected, atol=1e-8, rtol=1e-8)
+    expected = torch.autograd.grad(slopes.weighted(function(x)), x)[0]
+    torch.testing.assert_close(slopes.measured_slope(function, x), expected, atol=1e-8, rtol=1e-8)
     assert expected.tolist() == [[0.75 + 2, 12], [27, 3 + 2 * 0.5]]
 
 
 def test_values_are_printed_short() -> None:
     assert nested([1.0, [0.1, 1 / 3]]) == "[1, [0.1, 0.333333]]"
     assert nested((8, 16)) == "(8, 16)"
+    assert nested((8,)) == "(8,)"
     assert short(torch.tensor(2.5)) == ["2.5  () float32"]
     assert short(torch.zeros(0, 4)) == ["[]  (0, 4) float32"]
     assert short(np.array([0.5, 1])) == ["[0.5, 1]  (2,) array of float64"]
@@ -526,5 +582,7 @@ def test_values_are_printed_short() -> None:
         "… from row 98 on of (100, 4) float32",
     ]
     assert short(torch.arange(500)) == [nested(list(range(16))), "… the first rows of (500,) int64"]
-    assert max(map(len, short("x" * 500))) <= 100
-    assert len(short("\n".join("abc" * 20))) <= 20
+    words = "one two " * 40
+    assert " ".join(short(words)) == words.strip()
+    assert max(map(len, short(words))) <= 96
+    assert short("\n".join("abcdefghijklmnop")) == [*"abcdefghijkl", "…"]

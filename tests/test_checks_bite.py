@@ -1069,6 +1069,8 @@ wrong(
     partial(total_loss, matched=lambda a, b, hard: match_targets(a, b, hard & False)),
     "neither",
 )
+wrong("criterion", "forced", partial(
+    total_loss, matched=partial(match_targets, force_match=True)), "forced")  # fmt: skip
 wrong("criterion", "λ twice", partial(total_loss, add=lambda c, b, w: w * (c + b)))
 wrong("criterion", "no λ", partial(total_loss, add=lambda c, b, w: c + b))
 wrong("criterion", "total without boxes", partial(total_loss, add=lambda c, b, w: c))
@@ -1279,6 +1281,7 @@ wrong("postprocess", "cut before suppression", partial(detect, first_cut=True))
 wrong("postprocess", "logits as scores", partial(detect, score=lambda z: z))
 wrong("postprocess", "softmax", partial(detect, score=lambda z: z.softmax(-1)))
 wrong("postprocess", "no top k", lambda p, a, s, top_k=1000: detect(p, a, s), "of each level")
+wrong("postprocess", "top 10000", lambda p, a, s: detect(p, a, s, top_k=10000), "best 1000")
 wrong("postprocess", "top 100", lambda p, a, s: detect(p, a, s, top_k=100))
 wrong("postprocess", "labels from 1", lambda p, a, s: [
     Detections(d.boxes, d.scores, d.labels + 1) for d in detect(p, a, s)])  # fmt: skip
@@ -1538,6 +1541,7 @@ def test_a_plausible_mistake_is_rejected_with_a_message_that_helps(
     assert len(lines) <= 45
     assert max(map(len, lines)) <= 150
     assert caught.value.hint
+    assert " ".join(caught.value.hint.split()) in " ".join(str(caught.value).split())
     assert re.search(hint, caught.value.hint), caught.value.hint
 
 

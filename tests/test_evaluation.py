@@ -14,17 +14,23 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from retinanet_edu.data.loading import pad_images
+from retinanet_edu.data.transforms import EvalTransform
+from retinanet_edu.detection import predict
 from retinanet_edu.errors import DataError, RetinaNetError
 from retinanet_edu.evaluation import (
     METRICS,
     Ledger,
     average_precision,
     coco_metrics,
+    evaluate,
     evaluate_detections,
     match_detections,
     precision_recall,
 )
-from retinanet_edu.structures import Detections
+from retinanet_edu.losses import criterion
+from retinanet_edu.model import RetinaNet, retinanet_resnet18
+from retinanet_edu.structures import Detections, Targets
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -587,3 +593,81 @@ def test_a_missing_pycocotools_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
     with pytest.raises(RetinaNetError, match="pip install pycocotools"):
         coco_metrics([found()], [truth()], 1)
+
+
+# --- a model on a dataset -------------------------------------------------------------------------
+
+
+class Pictures:
+    """Three pictures of two sizes, of which the second has nothing on it."""
+
+    classes = ("a", "b")
+    sizes = ((96, 96), (96, 200), (96, 96))
+    boxes = ([[10.0, 10, 60, 60], [30, 30, 90, 80]], [], [[5.0, 5, 90, 90]])
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict]:
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randint(256, (3, *self.sizes[index]), generator=generator, dtype=torch.uint8)
+        boxes = self.boxes[index]
+        return image, {"boxes": boxes, "labels": [0, 1][: len(boxes)], "image_id": f"p{index}"}
+
+
+@pytest.fixture(scope="module")
+def model() -> RetinaNet:
+    torch.manual_seed(0)
+    made = retinanet_resnet18(
+        2, width=0.125, channels=8, head_convs=1, classes=("a", "b"), image_size=200, prior=0.2
+    )
+    torch.nn.init.normal_(made.classification_head.output.weight, std=0.3)
+    return made
+
+
+def test_a_model_is_evaluated_by_what_predict_finds_and_criterion_says(model: RetinaNet) -> None:
+    data = Pictures()
+    evaluation = evaluate(model, data)
+    pictures, truths = zip(*(data[i] for i in range(3)), strict=True)
+    expected = evaluate_detections(predict(model, list(pictures)), truths, data.classes)
+    np.testing.assert_allclose(
+        list(evaluation.coco.values()), list(expected.coco.values()), atol=1e-6
+    )
+    costs = []
+    for picture, truth_ in zip(pictures, truths, strict=True):
+        scaled, target = EvalTransform(200)(
+            picture, {"boxes": torch.tensor(truth_["boxes"]).reshape(-1, 4)}
+        )
+        batch = pad_images([scaled])
+        labels = torch.tensor(truth_["labels"], dtype=torch.int64)
+        with torch.no_grad():
+            predictions = model.eval()(batch)
+        targets = Targets.from_list([target["boxes"]], [labels])
+        costs.append(float(criterion(predictions, model.anchors(batch.shape[-2:]), targets).total))
+    assert evaluation.loss == pytest.approx(np.mean(costs), rel=1e-5)
+    assert evaluation.as_dict()["loss"] == evaluation.loss
+
+
+def test_numbers_do_not_depend_on_the_batch_and_the_mode_comes_back(model: RetinaNet) -> None:
+    model.train()
+    model.backbone.bn1.eval()
+    one, all_ = (evaluate(model, Pictures(), batch_size=n) for n in (1, 3))
+    assert model.training
+    assert model.backbone.layer1.training
+    assert not model.backbone.bn1.training
+    assert one.loss == pytest.approx(all_.loss, rel=1e-5)
+    np.testing.assert_allclose(list(one.coco.values()), list(all_.coco.values()), atol=1e-6)
+
+
+def test_a_dataset_of_other_classes_or_without_pictures_is_refused(model: RetinaNet) -> None:
+    class Others(Pictures):
+        classes = ("b", "a")
+
+    class Empty(Pictures):
+        def __len__(self) -> int:
+            return 0
+
+    with pytest.raises(DataError, match=r"\(b, a\).*\(a, b\), in this order"):
+        evaluate(model, Others())
+    with pytest.raises(DataError, match="no pictures"):
+        evaluate(model, Empty())

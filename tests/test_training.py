@@ -14,6 +14,7 @@ from retinanet_edu import (
     evaluate,
     load_checkpoint,
     retinanet_resnet18,
+    save_checkpoint,
     train,
 )
 from retinanet_edu.data.transforms import EvalTransform
@@ -59,7 +60,7 @@ def small_model(seed=0) -> RetinaNet:
 
 def run(output, *, model=None, data=None, epochs=2, **settings):
     model = model or small_model()
-    data = data or Squares()
+    data = Squares() if data is None else data
     settings = {"batch_size": 4, "progress": False, "device": "cpu"} | settings
     return model, train(model, data, output=output, epochs=epochs, **settings)
 
@@ -156,6 +157,17 @@ def test_a_loss_that_is_not_finite_names_the_images_and_keeps_the_weights(tmp_pa
     with pytest.raises(TrainingError, match=r"loss nan.*sq\d+, sq\d+, sq\d+, sq\d+"):
         run(tmp_path, model=model)
     assert all(torch.equal(before[n], t) for n, t in model.backbone.named_parameters())
+
+
+def test_weights_alone_or_of_other_anchors_are_not_resumed(tmp_path):
+    save_checkpoint(tmp_path / LAST, small_model())
+    with pytest.raises(CheckpointError, match="weights alone"):
+        run(tmp_path, resume=True)
+    run(tmp_path / "run", epochs=1)
+    other = small_model()
+    other.anchor_generator = AnchorGenerator(sizes=[32, 64, 128, 256, 512])
+    with pytest.raises(CheckpointError, match="sizes"):
+        run(tmp_path / "run", model=other, epochs=1, resume=True)
 
 
 def test_images_without_objects_train(tmp_path):

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from retinanet_edu.checks.boxes import boxes
 from retinanet_edu.checks.coding import encode_by_loop
-from retinanet_edu.checks.harness import Case, Mistake, Piece, measured_slope
+from retinanet_edu.checks.harness import Case, Mistake, Piece
 from retinanet_edu.checks.losses import STABLE, focal, noise, smooth_l1
 from retinanet_edu.checks.matching import match_targets_by_loop
+from retinanet_edu.checks.slopes import measured_slope
 from retinanet_edu.structures import Predictions, Targets
 
 PER_IMAGE = "each image is divided by its own positives, then the batch is averaged"
@@ -105,6 +106,9 @@ def _criterion_cases() -> Iterator[Case]:
     hard = _batch([anchors], [[0, 1]], [[1, 0]])
     yield by_loop("a difficult object", noisy(1, 4, 2), thrice, hard,
                   why="difficult objects are neither learned nor unlearned")  # fmt: skip
+    thin = boxes((0, 0, 10, 3)).repeat(2, 1)
+    yield by_loop("its best anchors have IoU 0.3", noisy(1, 2, 2), thin,
+                  _batch([near], [[1]]), why="no anchor is forced to be positive")  # fmt: skip
     yield by_loop("λ = 3", noisy(2, 4, 2), thrice, two, box_loss_weight=3.0,
                   why="λ weighs the box loss in the total, and nothing else")  # fmt: skip
     yield by_loop("positives of the batch", noisy(2, 4, 2), thrice, two, normaliser="batch")

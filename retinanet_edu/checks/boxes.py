@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_convert, box_iou, clip_boxes_to_image
 
-from retinanet_edu.checks.harness import Case, Mistake, Piece, measured_slope
+from retinanet_edu.checks.harness import Case, Mistake, Piece
+from retinanet_edu.checks.slopes import measured_slope
 
 Numbers = Sequence[float]
 

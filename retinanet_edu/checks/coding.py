@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from retinanet_edu.checks.boxes import boxes, some_boxes
-from retinanet_edu.checks.harness import Case, Mistake, Piece, measured_slope
+from retinanet_edu.checks.harness import Case, Mistake, Piece
+from retinanet_edu.checks.slopes import measured_slope
 
 Numbers = Sequence[float]
 

@@ -15,7 +15,8 @@ from torchvision.transforms.v2.functional import horizontal_flip_bounding_boxes
 from torchvision.tv_tensors import BoundingBoxFormat
 
 from retinanet_edu.checks.boxes import boxes, some_boxes
-from retinanet_edu.checks.harness import Case, Mistake, Piece, measured_slope
+from retinanet_edu.checks.harness import Case, Mistake, Piece
+from retinanet_edu.checks.slopes import measured_slope
 
 # --- VOC's four numbers ---------------------------------------------------------------------------
 

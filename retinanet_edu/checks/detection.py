@@ -178,8 +178,8 @@ def _larger_cases() -> Iterator[Case]:
     anchors = some_boxes(30, 1, 100)
     yield by_loop("1200 candidates on two levels", crowd, anchors, [(100, 100)],
                   why="suppress first, then keep the best 100")  # fmt: skip
-    for copies, others in ((150, 20), (1100, 5)):
-        # The copies have the better scores. Of the second 1000 go on, of which one is kept.
+    for copies, others in ((150, 20), (999, 2)):
+        # The copies have the better scores; of 1001 candidates the last does not go on.
         pile = boxes((0, 0, 5, 5)).repeat(copies, 1)
         scores = torch.linspace(4, 2, copies + others).reshape(1, -1, 1)
         heap = Predictions(scores, torch.zeros(1, copies + others, 4), (copies + others,))

@@ -177,6 +177,13 @@ def _ledger_cases() -> Iterator[Case]:
                   "IIT", 1, 1, why=EXCUSED)  # fmt: skip
     yield by_hand("a difficult object, not found", [_found((RIGHT, 0.7))], [hard], "T", 1, 1,
                   why=NOT_COUNTED)  # fmt: skip
+    yield by_hand("the nearest is difficult", [_found((LEFT_90, 0.9), (LEFT_90, 0.8))],
+                  [_truth(LEFT, LEFT_90, difficult=[False, True])], "II", 1, 1,
+                  why=NEAREST)  # fmt: skip
+    yield by_hand("the nearest is taken, another is difficult",
+                  [_found((LEFT_90, 0.9), (LEFT_90, 0.8), (LEFT, 0.7))],
+                  [_truth(LEFT, LEFT_90, difficult=[True, False])], "TFI", 1, 1,
+                  why=NEAREST)  # fmt: skip
     yield by_hand("two classes", [_found((LEFT, 0.9), (LEFT, 0.8), labels=[1, 0])],
                   [_truth(LEFT, RIGHT, labels=[1, 0])], "T", 1, label=1, why=ONE_CLASS)  # fmt: skip
     yield by_hand("the object is of another class", [_found((LEFT, 0.9))],
@@ -197,6 +204,11 @@ def _ledger_cases() -> Iterator[Case]:
     yield by_hand("COCO: a free object nearby", [_found((LEFT_90, 0.9), (LEFT_90, 0.8))],
                   [_truth(LEFT, LEFT_90)], "TT", 2, rule="coco",
                   why="COCO lets a detection take the best object that is still free")  # fmt: skip
+    why = "COCO takes a difficult object only if no other is near and free"
+    yield by_hand("COCO: two near, one of them difficult",
+                  [_found((LEFT_90, 0.9), (LEFT_90, 0.8), (LEFT, 0.7), (FAR, 0.6))],
+                  [_truth(LEFT, LEFT_90, difficult=[True, False])], "TIIF", 1, 1, rule="coco",
+                  why=why)  # fmt: skip
     for seed in range(2):
         found, truths = _crowd(seed)
         for truth in truths:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retinanet_edu.checks.harness import Case, Mistake, Piece, measured_slope
+from retinanet_edu.checks.harness import Case, Mistake, Piece
+from retinanet_edu.checks.slopes import measured_slope
 
 Maps = Sequence[Tensor]
 

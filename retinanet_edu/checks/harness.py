@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from retinanet_edu.checks.comparison import difference
+from retinanet_edu.checks.slopes import reach, weighted
 from retinanet_edu.checks.words import block, explain_numbers, explain_shape, explain_type, leaves
 
-LARGE = 20_000  # numbers of an input; the loops that know mistakes would take too long
+LARGE = 5_000  # numbers of an input; the loops that know mistakes would take too long
 CLEAR = 6  # so many numbers of a result need no word about the input that they belong to
-NUDGE = 1e-5  # slopes are measured in float64, over twice this
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,8 @@ def run(function: Callable, piece: Piece) -> Outcome:
     line = f"{piece.name}: {len(tried)} cases passed"
     line += f", {slopes} of them about slopes" if slopes else ""
     line += f"; witness: {piece.witness}"
-    if missing:
-        line += (
-            f" ({len(cases) - len(tried)} not tried: your function takes no {', '.join(missing)})"
-        )
+    left = len(cases) - len(tried)
+    line += f" ({left} not tried: your function takes no {', '.join(missing)})" if missing else ""
     return Outcome(line)
 
 
@@ -174,8 +172,11 @@ def _is_stub(function: Callable, piece: Piece, case: Case) -> str | None:
     if value is not None and value is not ...:
         return None
     code = getattr(function, "__code__", None)
-    written = code is not None and (code.co_names or code.co_nlocals > code.co_argcount)
-    return "; it returns None, is a `return` missing?" if value is None and written else ""
+    if value is ... or code is None:
+        return ""
+    # Something is called, looked up or kept, so somebody has begun.
+    begun = code.co_names or code.co_nlocals > code.co_argcount + code.co_kwonlyargcount
+    return "; it returns None, is a `return` missing?" if begun else ""
 
 
 def _try(
@@ -229,12 +230,13 @@ def _output(function: Callable, piece: Piece, case: Case, arguments: tuple) -> A
     if not case.slope:
         return piece.invoke(function, *arguments, **case.settings)
     x = reach(arguments, case.slope).requires_grad_()
-    value = piece.read(piece.invoke(function, *arguments, **case.settings))
-    if isinstance(value, list):  # of tensors: all their numbers in a row
-        value = torch.cat([part.flatten() for part in value])
-    if not isinstance(value, Tensor) or not value.requires_grad:
-        return None
-    return torch.autograd.grad(weighted(value), x, allow_unused=True)[0]
+    with torch.enable_grad():  # a notebook may have switched it off
+        value = piece.read(piece.invoke(function, *arguments, **case.settings))
+        if isinstance(value, list):  # of tensors: all their numbers in a row
+            value = torch.cat([part.flatten() for part in value])
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            return None
+        return torch.autograd.grad(weighted(value), x, allow_unused=True)[0]
 
 
 def _find_written(piece: Piece, case: Case, arguments: tuple) -> Finding | None:
@@ -317,31 +319,3 @@ def _message(piece: Piece, case: Case, finding: Finding, position: int, total: i
     for label, text in ends.items():
         lines += block(label, [("", Text(text))]) if text else []
     return "\n".join(lines)
-
-
-# --- slopes ---------------------------------------------------------------------------------------
-
-
-def reach(arguments: Any, path: Sequence[int | str]) -> Any:
-    """The argument, or the part of one, to which a path leads."""
-    for step in path:
-        arguments = arguments[step] if isinstance(step, int) else getattr(arguments, step)
-    return arguments
-
-
-def weighted(output: Tensor) -> Tensor:
-    """One number of an output: each of its numbers times 1, 2, 3, …, added up."""
-    weights = torch.arange(1.0, output.numel() + 1, dtype=output.dtype)
-    return (output.flatten() * weights).sum()
-
-
-def measured_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The slope of `weighted(function(x))`, by a small step to either side of each number of x."""
-    x = x.detach().double()
-    slope = torch.zeros_like(x)
-    for i in range(x.numel()):
-        step = torch.zeros_like(x)
-        step.view(-1)[i] = NUDGE
-        rise = weighted(function(x + step).double()) - weighted(function(x - step).double())
-        slope.view(-1)[i] = rise / (2 * NUDGE)
-    return slope

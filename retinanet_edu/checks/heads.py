@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from retinanet_edu.checks.harness import Case, Mistake, Piece, measured_slope
+from retinanet_edu.checks.harness import Case, Mistake, Piece
+from retinanet_edu.checks.slopes import measured_slope
 
 # --- the outputs of a level, one row an anchor ----------------------------------------------------
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
 from retinanet_edu.checks.boxes import boxes
-from retinanet_edu.checks.harness import Case, Mistake, Piece, measured_slope
+from retinanet_edu.checks.harness import Case, Mistake, Piece
+from retinanet_edu.checks.slopes import measured_slope
 
 SUM = "the sum is asked for, not the mean: `criterion` divides by the positives later"
 IN_FLOAT32 = "half precision overflows at 65504: compute with .float()"

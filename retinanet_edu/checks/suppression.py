@@ -172,6 +172,8 @@ def _per_class_cases() -> Iterator[Case]:
         [0, 1],
         why=shifted,
     )
+    yield by_hand("at opposite corners", [(0, 0, 1, 1), (99, 99, 100, 100)], [0.9, 0.8], [1, 0],
+                  [0, 1], why=APART)  # fmt: skip
     digits = "a label times a large step eats float32's digits: move the boxes in float64"
     close = [(0, 0, 10, 10), (0, 0, 10, 19.99), (0, 0, 1300, 800)]  # IoU 0.50025
     yield by_hand("a high label, an IoU just over 0.5", close, [0.9, 0.8, 0.7], [9000, 9000, 0],

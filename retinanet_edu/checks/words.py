@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ LABEL = 12  # width of the first column
 def leaves(name: str, value: Any) -> list[tuple[str, Any]]:
     """The tensors, numbers and texts inside a value, each with its path, as "truths[0].boxes"."""
     if isinstance(value, Mapping):
-        inside = [(f"{name}[{key!r}]", part) for key, part in value.items()]
+        inside = [(f"{name}[{key!r}]" if name else key, part) for key, part in value.items()]
     elif is_dataclass(value) and not isinstance(value, type):
         inside = [(f"{name}.{f.name}", getattr(value, f.name)) for f in fields(value)]
     elif hasattr(value, "_fields"):
@@ -40,7 +41,7 @@ def nested(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(nested, value))}]"
     if isinstance(value, tuple):
-        return f"({', '.join(map(nested, value))})"
+        return f"({', '.join(map(nested, value))}{',' * (len(value) == 1)})"
     return number(value)
 
 
@@ -59,8 +60,9 @@ def short(value: Any, first: int = 0) -> list[str]:
     if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
         value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
-        lines = nested(value).splitlines() or ["''"]
-        lines = [line if len(line) <= WIDTH else line[:WIDTH] + " …" for line in lines]
+        lines = [part for line in nested(value).splitlines() for part in wrap(line, WIDTH)] or [
+            "''"
+        ]
         return [*lines[: 3 * ROWS], "…"] if len(lines) > 3 * ROWS else lines
     value = value.detach().cpu()
     if value.numel() <= WIDTH:

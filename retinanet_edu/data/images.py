@@ -30,7 +30,7 @@ def read_image(path: str | Path) -> Tensor:
         DataError: the file is missing, is no picture, is cut short, or has too many pixels.
     """
     with _open(path) as picture:
-        rgb = np.array(_as_rgb(ImageOps.exif_transpose(picture)))  # (H, W, 3)
+        rgb = np.array(as_rgb(ImageOps.exif_transpose(picture)))  # (H, W, 3)
     return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()  # (3, H, W)
 
 
@@ -77,7 +77,18 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _as_rgb(picture: Image.Image) -> Image.Image:
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, see `read_image`.
+
+    Args:
+        picture: as Pillow has it.
+
+    Returns:
+        the same in mode RGB.
+
+    Raises:
+        ValueError: its values are floats.
+    """
     if picture.mode == "F":
         raise ValueError("its values are floats, of which nobody knows what white is")
     if picture.mode.startswith("I"):  # 16 bits; convert() would clip all above 255 to white

@@ -29,6 +29,10 @@ def coco_metrics(
     detection they cover. A difficult object too may absorb many detections, but by its true IoU.
     Each still fills a place among the 1, 10 or 100 that count.
 
+    Args:
+        detections, truths: one an image, see `read_truth`.
+        num_classes: K.
+
     Returns:
         the twelve by `METRICS`, then AP and AP50 of each class, (K,); nan for nothing to find.
 

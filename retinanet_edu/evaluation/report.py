@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -13,8 +14,8 @@ import torch
 import torch.distributed as dist
 from tqdm.auto import tqdm
 
-from retinanet_edu.data.loading import EpochBatches, make_loader
-from retinanet_edu.data.transforms import EvalTransform, picture_size
+from retinanet_edu.data.loading import PAD_MULTIPLE, Batch, EpochBatches, make_loader
+from retinanet_edu.data.transforms import EvalTransform
 from retinanet_edu.detection import postprocess, rescale
 from retinanet_edu.errors import DataError
 from retinanet_edu.evaluation.coco import coco_metrics
@@ -28,7 +29,7 @@ from retinanet_edu.evaluation.voc import (
 )
 from retinanet_edu.losses import criterion
 from retinanet_edu.model import RetinaNet
-from retinanet_edu.structures import Detections
+from retinanet_edu.structures import Detections, Predictions
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,15 @@ class Evaluation:
 
 
 def evaluate_detections(detections: Found, truths: Truths, classes: Sequence[str]) -> Evaluation:
-    """All the numbers of these detections, one `Detections` and one truth an image.
+    """All the numbers of these detections.
+
+    Args:
+        detections: one `Detections` an image.
+        truths: one an image, see `read_truth`.
+        classes: names of the K classes.
+
+    Returns:
+        `Evaluation`, without a loss.
 
     Raises:
         DataError: if they do not fit together, or a score or a box is not finite.
@@ -149,7 +158,8 @@ def evaluate(
             leave `score_threshold` alone.
 
     Returns:
-        `Evaluation`, with boxes compared in pixels of the original pictures.
+        `Evaluation`, with boxes compared in pixels of the original pictures. It does not depend
+        on `batch_size` but by rounding.
 
     Raises:
         DataError: no pictures, classes that are not the model's, or a picture or box that cannot
@@ -158,38 +168,64 @@ def evaluate(
     check_classes(model, data)
     if len(data) == 0:
         raise DataError("there are no pictures to evaluate on")
+    loss = partial(criterion, **(criterion_settings or {}))
     share = {"rank": dist.get_rank(), "world_size": dist.get_world_size()} if distributed else {}
     batches = EpochBatches(len(data), batch_size, shuffle=False, **share)
     loader = make_loader(data, EvalTransform(model.image_size), batches, workers=workers)
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     rows: dict[int, tuple[Detections, dict, float]] = {}  # by index of the picture
     try:
         bar = tqdm(loader, disable=not progress, unit="batch", dynamic_ncols=True)
         for keys, batch in zip(batches, bar, strict=True):
-            images, targets = batch.images.to(model.device), batch.targets.to(model.device)
-            anchors = model.anchors(picture_size(images))
-            predictions = model(images)
-            losses = criterion(predictions, anchors, targets, **(criterion_settings or {}))
-            found = postprocess(predictions, anchors, batch.image_sizes, **settings)
-            samples = zip(keys, found, batch.image_sizes, batch.originals, strict=True)
-            for (_, index), one, seen, original in samples:
-                one = rescale(one.to("cpu"), seen, original["size"])
-                rows[index] = (one, original, float(losses.total))
+            for (_, index), one in zip(keys, _judge(model, batch, settings, loss), strict=True):
+                rows[index] = one
     finally:
-        model.train(was_training)
+        for module, was_training in modes:  # frozen norms have another mode than the whole
+            module.training = was_training
     if distributed:
         shares: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(shares, rows)
         rows = {index: row for part in shares for index, row in part.items()}
-    detections, truths, loss = zip(*(rows[i] for i in range(len(data))), strict=True)
-    return replace(evaluate_detections(detections, truths, model.classes), loss=fmean(loss))
+    detections, truths, costs = zip(*(rows[i] for i in range(len(data))), strict=True)
+    return replace(evaluate_detections(detections, truths, model.classes), loss=fmean(costs))
+
+
+def _judge(
+    model: RetinaNet, batch: Batch, settings: Mapping[str, Any], loss: Callable
+) -> list[tuple[Detections, dict, float]]:
+    """Detections, truth and loss of each image of a batch, in pixels of the pictures as read.
+
+    Only images that pad to the same size go through the network together, as in `predict`:
+    padding beyond that would be seen, and numbers would depend on the batch.
+    """
+    padded = [(h + -h % PAD_MULTIPLE, w + -w % PAD_MULTIPLE) for h, w in batch.image_sizes]
+    judged: dict[int, tuple[Detections, dict, float]] = {}
+    for height, width in dict.fromkeys(padded):
+        members = [i for i, size in enumerate(padded) if size == (height, width)]
+        images = batch.images[members, :, :height, :width].to(model.device)
+        anchors, predictions = model.anchors((height, width)), model(images)
+        sizes = [batch.image_sizes[i] for i in members]
+        found = postprocess(predictions, anchors, sizes, **settings)
+        for row, (i, one) in enumerate(zip(members, found, strict=True)):
+            alone = Predictions(
+                predictions.class_logits[row : row + 1],
+                predictions.box_deltas[row : row + 1],
+                predictions.anchors_per_level,
+            )
+            cost = loss(alone, anchors, batch.targets[[i]].to(model.device)).total
+            original = batch.originals[i]
+            one = rescale(one.to("cpu"), batch.image_sizes[i], original["size"])
+            judged[i] = (one, original, float(cost))
+    return [judged[i] for i in range(len(padded))]
 
 
 def check_classes(model: RetinaNet, data: Any) -> None:
     """Refuse a dataset whose classes are not the model's, in the model's order.
 
-    A dataset without `classes` is trusted; so is a model with numbers for names, if K fits.
+    Args:
+        model: whose `classes` count; one with numbers for names is trusted, if K fits.
+        data: a dataset; one without `classes` is trusted.
 
     Raises:
         DataError: naming both.

@@ -57,6 +57,9 @@ def match_detections(
             taken already, it is false. "coco": it takes the best object that is still free, and
             looks at difficult ones only if there is none.
 
+    Returns:
+        the ledger of all detections of this class.
+
     Law:
         Each object is found at most once. A detection near none but difficult objects is ignored.
 
@@ -94,7 +97,15 @@ def match_detections(
 
 
 def read_truth(truth: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Boxes (in float64, as VOC and COCO reckon), labels, difficult, crowd; all on the CPU."""
+    """The entries of a truth, those that are missing made up.
+
+    Args:
+        truth: `boxes`, `labels` and, where there are any, `difficult` and `iscrowd`.
+
+    Returns:
+        boxes (M, 4) in float64, as VOC and COCO reckon, labels (M,), difficult (M,) and crowd
+        (M,); all on the CPU.
+    """
     labels = torch.as_tensor(truth["labels"]).cpu()
     none = torch.zeros(len(labels))
     difficult = torch.as_tensor(truth.get("difficult", none)).cpu().bool()
@@ -104,6 +115,9 @@ def read_truth(truth: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 def precision_recall(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision after each detection that counts, from the best score down.
+
+    Args:
+        ledger: of one class, from `match_detections`.
 
     Returns:
         recall and precision, (n,) float64 in 0…1, of the n detections that are not ignored. One
