@@ -28,10 +28,11 @@ def trained(devkit, tmp_path_factory):
     return output
 
 
-TRAIN = (
-    "train --depth 18 --width 0.125 --channels 16 --head-convs 1 --group-norm "
-    "--anchor-strides 3 --image-size 128 --epochs 1 --batch-size 4 --device cpu"
-).split()
+TRAIN = [
+    "train", "--depth", "18", "--width", "0.125", "--channels", "16", "--head-convs", "1",
+    "--group-norm", "--anchor-strides", "3", "--image-size", "128", "--epochs", "1",
+    "--batch-size", "4", "--device", "cpu",
+]  # fmt: skip
 
 
 def test_help_needs_no_torch():

@@ -632,3 +632,14 @@ def test_a_box_that_fills_the_picture_does_not_reach_over_its_edge_by_rounding()
     for side in range(300, 400):
         seen = Detections(boxes((0, 0, 128, 128)), torch.ones(1), torch.zeros(1).long())
         assert rescale(seen, (128, 128), (side, side)).boxes.max() == side
+
+
+def test_a_picture_of_16_bits_is_the_same_as_from_its_file(tmp_path: Path) -> None:
+    model = random_model()
+    values = np.random.default_rng(0).integers(0, 65536, (96, 80), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    from_file = predict(model, tmp_path / "deep.png", score_threshold=0)
+    from_picture = predict(model, Image.fromarray(values), score_threshold=0)
+    assert len(from_file) > 0
+    assert torch.equal(from_file.boxes, from_picture.boxes)
+    assert torch.equal(from_file.scores, from_picture.scores)

@@ -145,7 +145,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(tmp_path):
     run(tmp_path)
     with pytest.raises(CheckpointError, match="there is a run in it already"):
         run(tmp_path)
-    with pytest.raises(CheckpointError, match="learning_rate was 0.0005, is 0.1"):
+    with pytest.raises(CheckpointError, match=r"learning_rate was 0\.0005, is 0\.1"):
         run(tmp_path, learning_rate=0.1, resume=True)
 
 
