@@ -67,9 +67,7 @@ def test_evaluate_prints_a_row_a_class_and_writes_json(trained, devkit, tmp_path
     assert {"AP", "AP50", "AR100"} <= set(json.loads(numbers.read_text())["coco"])
 
 
-def test_predict_writes_pictures_and_json_and_loses_nothing_to_a_bad_file(
-    devkit, tmp_path, capsys
-):
+def test_predict_writes_pictures_and_json_and_loses_nothing_to_a_bad_file(devkit, tmp_path, capsys):
     good = sorted((devkit / "VOCdevkit/VOC2007/JPEGImages").iterdir())[:2]
     bad = tmp_path / "broken.jpg"
     bad.write_bytes(b"not a picture")
