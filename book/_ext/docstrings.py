@@ -28,7 +28,21 @@ def double_backticks(
     lines[:] = CODE.sub(double, "\n".join(lines)).split("\n")
 
 
+def skip_fields(
+    app: Sphinx,
+    what: str,
+    name: str,
+    item: object,
+    skip: bool,
+    options: object,
+) -> bool | None:
+    """A named tuple's fields stand among its attributes already."""
+    is_field = (item.__doc__ or "").startswith("Alias for field number")
+    return True if is_field else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     # Before Napoleon, which turns sections into fields.
     app.connect("autodoc-process-docstring", double_backticks, priority=100)
+    app.connect("autodoc-skip-member", skip_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

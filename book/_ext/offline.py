@@ -66,7 +66,6 @@ def drop_thebe(
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_defaults)
     app.connect("builder-inited", copy_mathjax)
-    app.connect(
-        "html-page-context", drop_thebe, priority=900
-    )  # after those who add scripts
+    # After all who add scripts.
+    app.connect("html-page-context", drop_thebe, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
