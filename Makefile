@@ -63,6 +63,10 @@ lab: .venv/.lab
 notebooks: .venv/.book
 	@$(BIN)/python book/execute.py
 
+# Two workers share the cores: without these, threads that wait for one another spin.
+test: export OMP_NUM_THREADS = 1
+test: export OMP_WAIT_POLICY = PASSIVE
+test: export GOMP_SPINCOUNT = 0
 test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) tests book/*.ipynb
 
