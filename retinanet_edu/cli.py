@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except RetinaNetError as error:
-        print(f"retinanet-edu: {error}", file=sys.stderr)
+        # An error in a loading process comes with its traceback in front.
+        message = str(error).rpartition(f".{type(error).__name__}: ")[2].strip()
+        print(f"retinanet-edu: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nretinanet-edu: stopped; `train` goes on with --resume", file=sys.stderr)

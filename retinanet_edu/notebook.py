@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import random
-import warnings
 from collections.abc import Callable
 
 import matplotlib
@@ -19,9 +18,6 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 FIGURE_DPI = 120
 THREADS = 2  # what the book's time limits are measured with
-
-# Chapters print nothing that changes from run to run, so they need no progress bar made of widgets.
-warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def setup(seed: int = 0) -> None:

@@ -96,3 +96,17 @@ def test_a_mistake_is_one_line_that_names_it(arguments, words, capsys):
     err = capsys.readouterr().err
     assert all(word in err for word in words)
     assert "Traceback" not in err
+
+
+def test_a_damaged_picture_in_a_loading_process_is_one_line_too(tmp_path, capsys):
+    from retinanet_edu.data.shapes import write_voc
+
+    write_voc(tmp_path, train=1, val=2)
+    (picture, *_) = sorted((tmp_path / "VOCdevkit/VOC2007/JPEGImages").glob("*val*"))
+    picture.write_bytes(picture.read_bytes()[:900])
+    command = ["evaluate", "--checkpoint", "shapes", "--data", str(tmp_path), "--device", "cpu"]
+    for workers in ("0", "1"):
+        assert main([*command, "--workers", workers]) == 1
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("retinanet-edu")]
+        assert picture.name in line
+        assert "Traceback" not in line

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from retinanet_edu.data.loading import PAD_MULTIPLE, Batch, EpochBatches, make_loader
 from retinanet_edu.data.transforms import EvalTransform
