@@ -205,10 +205,7 @@ def test_a_solution_is_folded_until_it_is_asked_for(browser, built_book):
 def test_searching_works_from_the_disk(browser, built_book):
     page, visit = open_page(browser, built_book / "search.html")
     page.goto((built_book / "search.html").as_uri() + "?q=anchor")
-    page.wait_for_selector("#search-results li a")
-    assert any("conventions.html" in a for a in page.eval_on_selector_all(
-        "#search-results li a", "links => links.map(a => a.href)"
-    ))  # fmt: skip
+    page.wait_for_selector("#search-results li a[href*='conventions.html']")  # one of many
     assert visit.errors == []
     page.close()
 

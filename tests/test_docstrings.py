@@ -59,7 +59,11 @@ def methods() -> dict[str, Any]:
     """Public methods and properties that a class writes itself, and what calling it does."""
     found = {}
     for owner, cls in CLASSES.items():
+        # A function that is the default of a dataclass's field is told among the attributes.
+        fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else ()
         for name, value in vars(cls).items():
+            if name in fields:
+                continue
             function = value.fget if isinstance(value, property) else inspect.unwrap(value)
             function = getattr(function, "__func__", function)  # of a classmethod
             written = inspect.isfunction(function) and function.__code__.co_filename != "<string>"

@@ -53,6 +53,10 @@ _PIECES = {
 class CheckFailed(AssertionError):
     """A function differs from what it should compute; the message says where and how.
 
+    Args:
+        message: what a person is shown.
+        case, hint: the attributes.
+
     Attributes:
         case: name of the first case in which it differs.
         hint: what people who see this most often did, or what the case is about.
@@ -105,6 +109,9 @@ def inputs(name: str, number: int) -> tuple[Any, ...]:
     Args:
         name: one of `names()`.
         number: of the case, from 1, as a failed check tells it.
+
+    Returns:
+        the arguments by position.
     """
     return list(_piece(name).cases())[number - 1].arguments
 

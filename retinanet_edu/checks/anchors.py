@@ -92,6 +92,7 @@ def image_by_loop(
     levels: Sequence[tuple[float, int]] = LEVELS,
     **level: object,
 ) -> list[Box]:
+    """All anchors of an image, one after the other."""
     return [
         box
         for size, stride in levels

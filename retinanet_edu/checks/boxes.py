@@ -33,6 +33,7 @@ def some_boxes(count: int, seed: int, size: int = 40, whole: bool = True) -> Ten
 
 
 def area_of(box: Numbers) -> float:
+    """Area of one box; an inverted one has none."""
     x1, y1, x2, y2 = box
     return max(x2 - x1, 0.0) * max(y2 - y1, 0.0)
 

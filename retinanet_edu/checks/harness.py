@@ -87,10 +87,12 @@ class Piece:
 
     @property
     def name(self) -> str:
+        """Of the function, as "pairwise_iou"."""
         return self.call.partition("(")[0]
 
     @property
     def argument_names(self) -> list[str]:
+        """Of the function, as ["a", "b"]."""
         return self.call.partition("(")[2].rstrip(")").split(", ")
 
 

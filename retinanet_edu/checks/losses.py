@@ -148,6 +148,7 @@ def focal_of_one(
 
 
 def focal_by_loop(logits: Tensor, targets: Tensor, **how: Any) -> Tensor:
+    """The sum of focal losses, one number after the other."""
     pairs = zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True)
     return torch.tensor(sum(focal_of_one(*pair, **how) for pair in pairs))
 

@@ -245,6 +245,9 @@ def make_loader(
         workers: processes that load; 0 for none.
         pin_memory: for quicker copies to a GPU.
 
+    Returns:
+        a loader; each pass over it is an epoch.
+
     Law:
         The batches do not depend on `workers`.
     """

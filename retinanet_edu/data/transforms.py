@@ -66,7 +66,14 @@ def scale_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) 
 
 
 def normalise(image: Tensor) -> Tensor:
-    """uint8 (3, H, W) to float32, in which ImageNet's pictures have mean 0 and deviation 1."""
+    """A picture as the network wants it: ImageNet's pictures then have mean 0 and deviation 1.
+
+    Args:
+        image: (3, H, W) uint8.
+
+    Returns:
+        (3, H, W) float32.
+    """
     return F.normalize(F.to_dtype(image, torch.float32, scale=True), list(MEAN), list(STD))
 
 
@@ -141,6 +148,13 @@ class TrainTransform:
 def flip(image: Tensor, target: dict) -> tuple[Tensor, dict]:
     """The mirror image, left and right exchanged.
 
+    Args:
+        image: (3, H, W).
+        target: with `boxes` (M, 4).
+
+    Returns:
+        both, mirrored.
+
     Law:
         flip(flip(image, target)) is what it was.
     """
@@ -151,7 +165,16 @@ def flip(image: Tensor, target: dict) -> tuple[Tensor, dict]:
 
 
 def resize(image: Tensor, target: dict, longer_side: int) -> tuple[Tensor, dict]:
-    """Scale so that the longer side has so many pixels, see `fit_size`."""
+    """Scale so that the longer side has so many pixels, see `fit_size`.
+
+    Args:
+        image: (3, H, W) uint8.
+        target: with `boxes` (M, 4).
+        longer_side: in pixels.
+
+    Returns:
+        both, scaled.
+    """
     resized = _resize(image, longer_side)
     boxes = scale_boxes(target["boxes"], picture_size(image), picture_size(resized))
     return resized, target | {"boxes": boxes}

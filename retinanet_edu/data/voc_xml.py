@@ -80,7 +80,14 @@ def parse_voc_xml(path: str | Path, picture: str | Path | None = None) -> list[V
 
 
 def read_annotation(path: str | Path, picture: str | Path | None = None) -> Annotation:
-    """As `parse_voc_xml`, but faults are returned, so that those of many files can be listed."""
+    """As `parse_voc_xml`, but faults are returned, so that those of many files can be listed.
+
+    Args:
+        path, picture: as in `parse_voc_xml`.
+
+    Returns:
+        `Annotation`: the objects, the size, and a line for each fault.
+    """
     path = Path(path)
     nothing: tuple[list[VOCObject], tuple[float, float]] = ([], (math.inf, math.inf))
     try:
@@ -106,6 +113,9 @@ def read_annotation(path: str | Path, picture: str | Path | None = None) -> Anno
 
 def refuse(faults: Sequence[str]) -> None:
     """Raise one error that lists the first faults and says how many there are, if there are any.
+
+    Args:
+        faults: a line each.
 
     Raises:
         DataError: with a line for each.
