@@ -2,9 +2,9 @@
 
     RETINANET_EDU_VOC=FOLDER python data/make_box_sizes.py
 
-reads all annotations of `trainval` of the VOC 2007 in FOLDER, complete or in part, which contains `VOCdevkit`, and writes
+reads all annotations of `trainval` of the VOC 2007 in FOLDER, complete or in part, and writes
 `voc_box_sizes.json` beside this file: width, height, class and difficult flag of each object, and
-nothing that tells where on which picture it lies.
+nothing that tells where on which picture it lies. FOLDER contains `VOCdevkit`.
 """
 
 from __future__ import annotations
