@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import textwrap
 from collections.abc import Callable
 
 import matplotlib
@@ -51,5 +52,5 @@ def show_source(*objects: Callable[..., object] | type) -> None:
     """
     for item in objects:
         path = item.__module__.replace(".", "/") + ".py"
-        source = inspect.getsource(item).rstrip()
+        source = textwrap.dedent(inspect.getsource(item)).rstrip()  # a method stands indented
         display(Markdown(f"**`{path}`**\n\n```python\n{source}\n```"))
