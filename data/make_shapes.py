@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    start = time.perf_counter()
+    start, origin = time.perf_counter(), provenance()  # a checkout may move on meanwhile
     run = HERE.parent / "runs" / "make_shapes"
     run_demo(run, seed=0, epochs=EPOCHS)
     seconds = round(time.perf_counter() - start)
@@ -31,7 +31,7 @@ def main() -> None:
     model, data = load_checkpoint(HERE / "shapes.pt"), ShapesDataset("val")
     result = evaluate(model, data).as_dict()
     made = {"what": "the demo's model after rounding to float16, on the 200 pictures of val"}
-    made |= provenance() | {"epochs": EPOCHS, "seed": 0, "seconds": seconds}
+    made |= origin | {"epochs": EPOCHS, "seed": 0, "seconds": seconds}
     (HERE / "shapes.json").write_text(json.dumps(made | result, indent=1) + "\n")
     images = [data[i][0] for i in range(12)]
     found = predict(model, images)

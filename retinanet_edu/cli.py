@@ -102,6 +102,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from retinanet_edu.evaluation import evaluate
     from retinanet_edu.provenance import provenance
 
+    made = provenance()  # before the work: a checkout may move on meanwhile
     model = load_checkpoint(options.checkpoint, device=_device(options))
     data = _voc(options, options.split, model.classes)
     evaluation = evaluate(
@@ -110,7 +111,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(f"{len(data)} images of {options.data}, split {options.split}\n{evaluation.table()}")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        result = provenance() | {"images": len(data)} | evaluation.as_dict()
+        result = made | {"images": len(data)} | evaluation.as_dict()
         options.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

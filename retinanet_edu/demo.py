@@ -66,7 +66,7 @@ def run_demo(output: str | Path, seed: int = 0, epochs: int = EPOCHS) -> Evaluat
     Returns:
         the evaluation on the validation images, also in `summary.json`.
     """
-    start = time.perf_counter()
+    start, made = time.perf_counter(), provenance()  # a checkout may move on meanwhile
     output = Path(output)
     for name in ("last.pt", "best.pt", "metrics.jsonl", "summary.json"):
         (output / name).unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def run_demo(output: str | Path, seed: int = 0, epochs: int = EPOCHS) -> Evaluat
     }
     for name, figure in figures.items():
         figure.savefig(output / name, dpi=110)
-    summary = provenance() | {
+    summary = made | {
         "mAP50": evaluation.mAP50,
         "mAP": evaluation.mAP,
         "seconds": round(time.perf_counter() - start, 1),

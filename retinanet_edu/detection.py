@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinanet_edu.boxes import clip_boxes
 from retinanet_edu.coding import decode_boxes
@@ -130,10 +131,8 @@ def predict(
     if isinstance(pictures, str | Path | Image.Image | np.ndarray | Tensor):
         return predict(model, [pictures], image_size=image_size, **settings)[0]
     transform = EvalTransform(image_size or model.image_size)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        detections: list[Detections] = []
+    detections: list[Detections] = []
+    with evaluation_mode(model):
         for start in range(0, len(pictures), batch_size):
             chunk = enumerate(pictures[start : start + batch_size], start)
             originals = [_as_tensor(picture, number) for number, picture in chunk]
@@ -141,9 +140,25 @@ def predict(
             found = _detect(model, images, **settings)
             for image, original, one in zip(images, originals, found, strict=True):
                 detections.append(rescale(one, picture_size(image), picture_size(original)))
-        return detections
+    return detections
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode for a while; afterwards each of its parts is as it was.
+
+    Args:
+        model: some of its parts, such as frozen norms, may have another mode than the whole.
+
+    Returns:
+        a context, for `with`.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
     finally:
-        for module, was_training in modes:  # some parts may have had another mode than the whole
+        for module, was_training in modes:
             module.training = was_training
 
 

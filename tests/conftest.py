@@ -1,14 +1,26 @@
-"""What several test files share: the built book."""
+"""What several test files share: the built book, and the IoU of whole numbers."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 BOOK = Path(__file__).parents[1] / "book"
+
+
+def fraction_iou(a: list[int], b: list[int]) -> Fraction:
+    """One pair, from the definition, without rounding."""
+
+    def area(x1: int, y1: int, x2: int, y2: int) -> int:
+        return max(x2 - x1, 0) * max(y2 - y1, 0)
+
+    shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    union = area(*a) + area(*b) - shared
+    return Fraction(shared, union) if union else Fraction(0)
 
 
 def build_book(source: Path, output: Path) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from conftest import fraction_iou
 from torch import Tensor
 from torchvision.ops import box_area as torchvision_area
 from torchvision.ops import box_iou, clip_boxes_to_image
@@ -33,17 +34,6 @@ def whole_boxes(count: int, seed: int) -> Tensor:
     g = generator(seed)
     corner = torch.randint(-3, 3, (count, 2), generator=g)
     return torch.cat([corner, corner + torch.randint(-1, 6, (count, 2), generator=g)], dim=1)
-
-
-def fraction_iou(a: list[int], b: list[int]) -> Fraction:
-    """One pair, from the definition, without rounding."""
-
-    def area(x1: int, y1: int, x2: int, y2: int) -> int:
-        return max(x2 - x1, 0) * max(y2 - y1, 0)
-
-    shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-    union = area(*a) + area(*b) - shared
-    return Fraction(shared, union) if union else Fraction(0)
 
 
 # --- area -----------------------------------------------------------------------------------------

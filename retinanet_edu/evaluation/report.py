@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from retinanet_edu.data.loading import PAD_MULTIPLE, Batch, EpochBatches, make_loader
 from retinanet_edu.data.transforms import EvalTransform
-from retinanet_edu.detection import postprocess, rescale
+from retinanet_edu.detection import evaluation_mode, postprocess, rescale
 from retinanet_edu.errors import DataError
 from retinanet_edu.evaluation.coco import coco_metrics
 from retinanet_edu.evaluation.voc import (
@@ -172,17 +172,12 @@ def evaluate(
     share = {"rank": dist.get_rank(), "world_size": dist.get_world_size()} if distributed else {}
     batches = EpochBatches(len(data), batch_size, shuffle=False, **share)
     loader = make_loader(data, EvalTransform(model.image_size), batches, workers=workers)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     rows: dict[int, tuple[Detections, dict, float]] = {}  # by index of the picture
-    try:
-        bar = tqdm(loader, disable=not progress, unit="batch", dynamic_ncols=True)
+    bar = tqdm(loader, disable=not progress, unit="batch", dynamic_ncols=True)
+    with evaluation_mode(model):
         for keys, batch in zip(batches, bar, strict=True):
             for (_, index), one in zip(keys, _judge(model, batch, settings, loss), strict=True):
                 rows[index] = one
-    finally:
-        for module, was_training in modes:  # frozen norms have another mode than the whole
-            module.training = was_training
     if distributed:
         shares: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(shares, rows)
