@@ -23,6 +23,21 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if wide_enough else values.float()
 
 
+def is_on_cpu(values: Tensor) -> bool:
+    """Whether to compute as a CPU likes it: little at a time, so that all stays in its cache.
+
+    A GPU likes the opposite, few operations on all there is, and never to be asked for a number
+    on the way. Where that makes two forms of a function, they give the same numbers.
+
+    Args:
+        values: any tensor.
+
+    Returns:
+        True on a CPU.
+    """
+    return values.device.type == "cpu"
+
+
 def box_area(boxes: Tensor) -> Tensor:
     """Area of each box.
 
@@ -72,7 +87,9 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)  # (..., N, M)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
     intersection = width * height
-    union = box_area(a)[..., :, None] + box_area(b)[..., None, :] - intersection
+    area_a = (ax2 - ax1).clamp(min=0) * (ay2 - ay1).clamp(min=0)
+    area_b = (bx2 - bx1).clamp(min=0) * (by2 - by1).clamp(min=0)
+    union = area_a + area_b - intersection
     return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 

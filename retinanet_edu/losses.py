@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torchvision.ops import generalized_box_iou_loss
 
-from retinanet_edu.boxes import at_least_float32
+from retinanet_edu.boxes import at_least_float32, is_on_cpu
 from retinanet_edu.coding import decode_boxes, encode_boxes
 from retinanet_edu.matching import IGNORED, NEGATIVE_IOU, POSITIVE_IOU, match_targets
 from retinanet_edu.structures import Predictions, Targets
@@ -17,6 +18,8 @@ from retinanet_edu.structures import Predictions, Targets
 # RetinaNet paper (arXiv 1708.02002), section 5.1: the best pair found.
 ALPHA = 0.25
 GAMMA = 2.0
+# Logits whose loss a CPU computes at a time: their float32 numbers fit in its cache.
+_PIECE = 1 << 17
 
 BoxLoss = Literal["smooth_l1", "l1", "giou"]
 Normaliser = Literal["image", "batch"]
@@ -36,17 +39,16 @@ class Losses(NamedTuple):
     box: Tensor
 
 
-def _focal_terms(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Focal loss of each logit, before any sum: same shape as `logits`."""
-    logits, targets = at_least_float32(logits), at_least_float32(targets)
-    # z is the logit of the true answer, so p_t = sigmoid(z). Both logarithms come from one
+def _focal_terms(logits: Tensor, is_object: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Focal loss of each logit, before any sum: same shape as `logits`; `is_object` is bool."""
+    logits = at_least_float32(logits)
+    # y is the logit of the wrong answer, so 1 − p_t = sigmoid(y). Both logarithms come from one
     # softplus, and nothing over- or underflows however sure the network is:
-    # −log p_t = softplus(−z), and −log(1 − p_t) = softplus(−z) + z.
-    z = logits * (2 * targets - 1)
-    cross_entropy = F.softplus(-z)
-    modulation = torch.exp(-gamma * (cross_entropy + z))  # (1 − p_t)^γ
-    weight = alpha * targets + (1 - alpha) * (1 - targets)  # α_t
-    return weight * modulation * cross_entropy
+    # −log p_t = softplus(y), and log(1 − p_t) = y − softplus(y).
+    y = torch.where(is_object, -logits, logits)
+    cross_entropy = F.softplus(y)
+    modulation = torch.exp(gamma * (y - cross_entropy))  # (1 − p_t)^γ
+    return torch.where(is_object, alpha, 1 - alpha) * modulation * cross_entropy  # α_t first
 
 
 def focal_loss(
@@ -78,17 +80,15 @@ def focal_loss(
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} differ in shape"
         )
-    return _focal_terms(logits, targets, alpha, gamma).sum()
+    return _focal_terms(logits, targets > 0.5, alpha, gamma).sum()
 
 
 def _smooth_l1_terms(predicted: Tensor, target: Tensor, beta: float) -> Tensor:
     """Smooth L1 of each number, before any sum: same shape."""
     if beta < 0:
         raise ValueError(f"beta of smooth L1 must be at least 0, got {beta}")
-    error = (at_least_float32(predicted) - at_least_float32(target)).abs()
-    if beta == 0:
-        return error
-    return torch.where(error < beta, error**2 / (2 * beta), error - beta / 2)
+    predicted, target = at_least_float32(predicted), at_least_float32(target)
+    return F.smooth_l1_loss(predicted, target, beta=beta, reduction="none")
 
 
 def smooth_l1_loss(predicted: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
@@ -154,7 +154,8 @@ def criterion(
 
     Raises:
         ValueError: shapes that do not fit each other, or an unknown keyword value.
-        IndexError: a label outside 0…K−1, of any object, whether an anchor matches it or not.
+        IndexError: a label outside 0…K−1, of any object, whether an anchor matches it or not; on
+            a GPU, which is not waited for, a CUDA assertion fails later.
 
     Law:
         With normaliser "image", a batch costs the mean of what its images cost one by one.
@@ -181,36 +182,150 @@ def criterion(
         anchors, targets.boxes, difficult, positive, negative, force_match=force_match
     )  # (B, N)
     positives = match >= 0  # (B, N)
-
-    image, anchor = positives.nonzero(as_tuple=True)  # (P,) each, P positives of the batch
-    objects = match[image, anchor]
-    one_hot = torch.zeros_like(logits, dtype=torch.float32)
-    one_hot[image, anchor, targets.labels[image, objects]] = 1
-    terms = _focal_terms(logits, one_hot, alpha, gamma)  # (B, N, K)
-    asked = (match != IGNORED)[..., None]
-    classification = (terms * asked).sum(dim=(1, 2))  # (B,)
-
-    per_positive = _box_terms(
-        deltas[image, anchor], targets.boxes[image, objects], anchors[anchor], box_loss, beta
-    )
-    box = classification.new_zeros(batch).index_add(0, image, per_positive)  # (B,)
-
+    count = positives.sum(dim=1)  # (B,)
     if normaliser == "image":
-        count = positives.sum(dim=1).clamp(min=1)  # (B,)
-        classification, box = (classification / count).mean(), (box / count).mean()
+        share = 1 / (batch * count.clamp(min=1))  # (B,)
     elif normaliser == "batch":
-        total = positives.sum().clamp(min=1)
-        classification, box = classification.sum() / total, box.sum() / total
+        share = (1 / count.sum().clamp(min=1)).expand(batch)
     else:
         raise ValueError(f"normaliser is 'image' or 'batch', not {normaliser!r}")
+    weights = (match != IGNORED) * share[:, None].to(at_least_float32(logits).dtype)  # (B, N)
+
+    sums = _sums_on_cpu if is_on_cpu(logits) else _sums
+    classification, box = sums(
+        predictions, anchors, targets, match, weights, alpha, gamma, box_loss, beta
+    )
     return Losses(classification + box_loss_weight * box, classification, box)
+
+
+def _sums(
+    predictions: Predictions,
+    anchors: Tensor,
+    targets: Targets,
+    match: Tensor,
+    weights: Tensor,
+    alpha: float,
+    gamma: float,
+    box_loss: BoxLoss,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """Both losses, each anchor with its weight: match and weights (B, N).
+
+    Every anchor goes through all of it, and what is not asked for weighs nothing. So a GPU needs
+    few operations, and never stops to tell how many anchors are positive.
+    """
+    logits, deltas = predictions.class_logits, predictions.box_deltas
+    boxes, labels = targets.boxes, targets.labels
+    if boxes.shape[1] == 0:  # one of no size, so that there is something to gather
+        boxes, labels = F.pad(boxes, (0, 0, 0, 1)), F.pad(labels, (0, 1))
+    positives, objects = match >= 0, match.clamp(min=0)  # (B, N)
+    label = labels.gather(1, objects).masked_fill(~positives, -1)  # (B, N)
+    is_object = label[..., None] == torch.arange(logits.shape[2], device=label.device)  # (B, N, K)
+    terms = _focal_terms(logits, is_object, alpha, gamma)
+    classification = (terms * weights[..., None]).sum()
+
+    own = boxes.gather(1, objects[..., None].expand(-1, -1, 4))  # (B, N, 4)
+    own = torch.where(positives[..., None], own, anchors)  # else the logarithm of nothing
+    terms = _box_terms(deltas, own, anchors, box_loss, beta)  # (B, N)
+    return classification, (terms * (weights * positives)).sum()
+
+
+def _sums_on_cpu(
+    predictions: Predictions,
+    anchors: Tensor,
+    targets: Targets,
+    match: Tensor,
+    weights: Tensor,
+    alpha: float,
+    gamma: float,
+    box_loss: BoxLoss,
+    beta: float,
+) -> tuple[Tensor, Tensor]:
+    """The same: boxes of the P positive anchors alone, and logits in pieces."""
+    logits, deltas = predictions.class_logits, predictions.box_deltas
+    image, anchor = (match >= 0).nonzero(as_tuple=True)  # (P,) each
+    objects = match[image, anchor]
+    weight = weights[image, anchor]
+    truth = (image * len(anchors) + anchor) * logits.shape[2] + targets.labels[image, objects]
+    classification = _FocalSum.apply(logits, weights, truth, weight, alpha, gamma)
+    boxes = targets.boxes[image, objects]
+    terms = _box_terms(deltas[image, anchor], boxes, anchors[anchor], box_loss, beta)  # (P,)
+    return classification, (terms * weight).sum()
+
+
+class _FocalSum(torch.autograd.Function):
+    """`focal_loss` of a batch, each anchor with its own weight, quick and in little memory.
+
+    Nearly all logits are background. So all are taken as such first, piece by piece in a CPU's
+    cache, and then that one of each positive anchor is put right which is not. The slope comes
+    with the loss, from the same powers, so that nothing is kept for it but the gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        weights: Tensor,
+        truth: Tensor,
+        weight_of_object: Tensor,
+        alpha: float,
+        gamma: float,
+    ) -> Tensor:
+        """Logits (B, N, K) and weights (B, N); of the positive anchors, where among all logits
+        that of their class lies, `truth` (P,), and their weights (P,) once more.
+        """
+        rows = logits.reshape(-1, logits.shape[-1])  # (B·N, K)
+        background = (1 - alpha) * weights.reshape(-1, 1)  # (B·N, 1)
+        gradient = torch.empty_like(rows)
+        size = max(1, _PIECE // rows.shape[1])
+        parts = zip(rows.split(size), background.split(size), gradient.split(size), strict=True)
+        total = background.new_zeros(())
+        for z, weight, out in parts:
+            loss, slope = _fading(z, gamma)
+            total += (loss * weight).sum()
+            torch.mul(slope, weight, out=out)
+
+        z = rows.flatten()[truth]  # (P,)
+        as_background, slope_background = _fading(z, gamma)
+        as_object, slope_object = _fading(-z, gamma)
+        off, on = (1 - alpha) * weight_of_object, alpha * weight_of_object
+        total += (on * as_object - off * as_background).sum()
+        change = -on * slope_object - off * slope_background
+        gradient.flatten().index_add_(0, truth, change.to(gradient.dtype))
+        ctx.save_for_backward(gradient.reshape(logits.shape))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream, None, None, None, None, None
+
+
+def _fading(z: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
+    """sigmoid(z)^γ · softplus(z), the focal loss of a background's logit, and its derivative."""
+    z = at_least_float32(z)
+    p, q = z.sigmoid(), (-z).sigmoid()
+    # −log(1 − p) is softplus, but log1p is ten times as slow as log on some processors. Where
+    # q = 1 − p was rounded, p / (1 − q) undoes that (Kahan); where nothing is left of p, or of
+    # q, it is p, or z.
+    tiny = torch.finfo(z.dtype).tiny
+    cross_entropy = q.clamp(min=tiny).log().mul_(p).div_((q - 1).clamp_(max=-tiny))
+    cross_entropy = torch.maximum(cross_entropy, torch.maximum(p, z))
+    modulation = p**gamma
+    slope = (1 - p).mul_(cross_entropy).mul_(gamma).add_(p).mul_(modulation)
+    return modulation.mul_(cross_entropy), slope
 
 
 def _check_labels(targets: Targets, num_classes: int) -> None:
     """All labels, or one that few anchors match would do its harm only now and then."""
     rows = torch.arange(targets.labels.shape[1], device=targets.count.device)  # (M,)
-    labels = targets.labels[rows < targets.count[:, None]]  # one an object of the batch
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+    is_object = rows < targets.count[:, None]  # (B, M)
+    is_wrong = is_object & ((targets.labels < 0) | (targets.labels >= num_classes))
+    if is_wrong.device.type != "cpu":
+        torch._assert_async(~is_wrong.any())  # does not wait for the answer
+    elif is_wrong.any():
+        labels = targets.labels[is_object]
         raise IndexError(
             f"labels run from {int(labels.min())} to {int(labels.max())}, but the model has "
             f"{num_classes} classes: labels are 0…{num_classes - 1}, without a background class"
@@ -220,11 +335,11 @@ def _check_labels(targets: Targets, num_classes: int) -> None:
 def _box_terms(
     deltas: Tensor, boxes: Tensor, anchors: Tensor, box_loss: BoxLoss, beta: float
 ) -> Tensor:
-    """Box loss of each positive anchor: (P, 4) three times to (P,)."""
+    """Box loss of each anchor: (..., 4) three times to (...)."""
     if box_loss == "giou":
         decoded = decode_boxes(deltas, anchors)
         return generalized_box_iou_loss(decoded, boxes, reduction="none")
     if box_loss not in ("smooth_l1", "l1"):
         raise ValueError(f"box_loss is 'smooth_l1', 'l1' or 'giou', not {box_loss!r}")
     offsets = encode_boxes(boxes, anchors)
-    return _smooth_l1_terms(deltas, offsets, beta if box_loss == "smooth_l1" else 0).sum(dim=1)
+    return _smooth_l1_terms(deltas, offsets, beta if box_loss == "smooth_l1" else 0).sum(dim=-1)

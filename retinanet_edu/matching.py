@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from retinanet_edu.boxes import pairwise_iou
+from retinanet_edu.boxes import at_least_float32, box_area, is_on_cpu, pairwise_iou
 
 BACKGROUND = -1
 IGNORED = -2
@@ -55,20 +55,8 @@ def match_anchors(
         RetinaNet paper (arXiv 1708.02002), section 4, "Anchors"; Faster R-CNN (arXiv 1506.01497),
         section 3.1.2, for the forced match.
     """
-    if not 0 < negative <= positive <= 1:
-        raise ValueError(f"need 0 < negative ≤ positive ≤ 1, got {negative} and {positive}")
-    if gt_boxes.shape[-2] == 0:
-        shape = (*gt_boxes.shape[:-2], len(anchors))
-        return torch.full(shape, BACKGROUND, dtype=torch.int64, device=anchors.device)
-    iou = pairwise_iou(anchors, gt_boxes)  # (..., N, M)
-    best_iou, match = iou.max(dim=-1)  # (..., N)
-    is_positive = best_iou >= positive
-    if force_match:
-        best_of_object = iou.amax(dim=-2, keepdim=True)  # (..., 1, M)
-        claimed = (iou == best_of_object) & (best_of_object > 0)
-        is_positive = is_positive | claimed.any(dim=-1)
-    not_positive = torch.where(best_iou < negative, BACKGROUND, IGNORED)
-    return torch.where(is_positive, match, not_positive)
+    difficult = torch.zeros(gt_boxes.shape[:-1], dtype=torch.bool, device=gt_boxes.device)
+    return match_targets(anchors, gt_boxes, difficult, positive, negative, force_match=force_match)
 
 
 def match_targets(
@@ -101,10 +89,83 @@ def match_targets(
         Equal to `match_anchors` with the difficult boxes set to zero, except where that says
         background and a difficult object overlaps by `negative` or more.
     """
-    without = boxes.masked_fill(difficult[..., None], 0)
-    match = match_anchors(anchors, without, positive, negative, force_match=force_match)
-    if boxes.shape[-2] == 0:
-        return match
-    # A background anchor near any object is near a difficult one: of the others none is near.
-    near = pairwise_iou(anchors, boxes).amax(dim=-1) >= negative  # (..., N)
-    return match.masked_fill((match == BACKGROUND) & near, IGNORED)
+    if not 0 < negative <= positive <= 1:
+        raise ValueError(f"need 0 < negative ≤ positive ≤ 1, got {negative} and {positive}")
+    *batch, objects = boxes.shape[:-1]
+    if objects == 0:
+        return torch.full((*batch, len(anchors)), BACKGROUND, device=anchors.device)
+    if not is_on_cpu(anchors):
+        return _match(anchors, boxes, difficult, positive, negative, force_match)
+    match = _match_in_turn(
+        anchors,
+        boxes.reshape(-1, objects, 4),
+        difficult.reshape(-1, objects),
+        positive,
+        negative,
+        force_match,
+    )
+    return match.reshape(*batch, len(anchors))
+
+
+def _match(
+    anchors: Tensor,
+    boxes: Tensor,
+    difficult: Tensor,
+    positive: float,
+    negative: float,
+    force_match: bool,
+) -> Tensor:
+    """All pairs at once: few operations, for a GPU."""
+    iou = pairwise_iou(anchors, boxes)  # (..., N, M)
+    others = iou.masked_fill(difficult[..., None, :], 0)
+    best_iou, match = others.max(dim=-1)  # (..., N)
+    is_positive = best_iou >= positive
+    if force_match:
+        best_of_object = others.amax(dim=-2, keepdim=True)  # (..., 1, M)
+        claimed = (others == best_of_object) & (best_of_object > 0)
+        is_positive = is_positive | claimed.any(dim=-1)
+    match = match.masked_fill(~is_positive, IGNORED)
+    # An anchor near any object is no background, be the object difficult or not.
+    return match.masked_fill(~is_positive & (iou.amax(dim=-1) < negative), BACKGROUND)
+
+
+def _match_in_turn(
+    anchors: Tensor,
+    boxes: Tensor,
+    difficult: Tensor,
+    positive: float,
+    negative: float,
+    force_match: bool,
+) -> Tensor:
+    """The same, one object after the other: boxes (B, M, 4).
+
+    No array is larger than the N anchors, so all of it stays in the cache of a CPU.
+    """
+    anchors, boxes = at_least_float32(anchors), at_least_float32(boxes)
+    dtype = torch.promote_types(anchors.dtype, boxes.dtype)
+    anchors, boxes = anchors.to(dtype), boxes.to(dtype)
+    x1, y1, x2, y2 = anchors.T.contiguous()  # (N,) each
+    anchor_area = box_area(anchors)
+    match = torch.empty(len(boxes), len(anchors), dtype=torch.int64)
+    for image, (some, hidden) in enumerate(zip(boxes, difficult)):
+        others, near = torch.zeros_like(x1), torch.zeros_like(x1)  # best IoU with either kind
+        claimed = torch.zeros_like(x1, dtype=torch.bool)
+        numbers = (some.tolist(), box_area(some).tolist(), hidden.tolist())
+        for (left, top, right, bottom), area, is_difficult in zip(*numbers):
+            if area == 0:
+                continue
+            # A width of at least 0 is enough: times a negative height it is no overlap either.
+            width = x2.clamp(max=right).sub_(x1.clamp(min=left)).clamp_(min=0)
+            height = y2.clamp(max=bottom).sub_(y1.clamp(min=top))
+            intersection = width.mul_(height)
+            iou = intersection.div_((anchor_area + area).sub_(intersection))
+            best = near if is_difficult else others
+            torch.maximum(best, iou, out=best)
+            if force_match and not is_difficult and 0 < (most := float(iou.max())) < positive:
+                claimed |= iou == most
+        match[image] = torch.where(torch.maximum(others, near) < negative, BACKGROUND, IGNORED)
+        # Which object it is, is asked of the few positive anchors alone.
+        found = ((others >= positive) | claimed).nonzero()[:, 0]
+        candidates = some.masked_fill(hidden[:, None], 0)
+        match[image, found] = pairwise_iou(anchors[found], candidates).argmax(dim=1)
+    return match

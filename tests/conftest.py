@@ -1,13 +1,19 @@
-"""What several test files share: the built book, and the IoU of whole numbers."""
+"""What several test files share: the built book, the forms of a function, exact IoU, counting."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from retinanet_edu import detection, losses, matching
 
 BOOK = Path(__file__).parents[1] / "book"
 
@@ -21,6 +27,34 @@ def fraction_iou(a: list[int], b: list[int]) -> Fraction:
     shared = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
     union = area(*a) + area(*b) - shared
     return Fraction(shared, union) if union else Fraction(0)
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A test that uses this runs in the form for a CPU, and in that for a GPU, here on the CPU."""
+    for module in (matching, losses, detection):
+        monkeypatch.setattr(module, "is_on_cpu", lambda values: request.param == "cpu")
+    return request.param
+
+
+# These look at a tensor in another way; nothing is computed and no GPU is asked for anything.
+VIEWS = {"alias", "detach", "expand", "lift_fresh", "select", "slice", "split", "split_with_sizes"}
+VIEWS |= {"unbind", "unsqueeze", "view"}
+
+
+def count_operations(function: Callable[[], Any]) -> Counter[str]:
+    """How often torch dispatches each operation, views apart, while a function runs."""
+    counted: Counter[str] = Counter()
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # type: ignore
+            name = operation.overloadpacket.__name__
+            counted[name] += name not in VIEWS
+            return operation(*args, **(kwargs or {}))
+
+    with Mode():
+        function()
+    return counted
 
 
 def build_book(source: Path, output: Path) -> subprocess.CompletedProcess[str]:

@@ -11,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import count_operations
 from PIL import Image
 from torch import Tensor, nn
 
+from retinanet_edu import detection
+from retinanet_edu.anchors import AnchorGenerator
 from retinanet_edu.detection import Picture, postprocess, predict, rescale
 from retinanet_edu.errors import DataError
 from retinanet_edu.model import RetinaNet, retinanet_resnet18
 from retinanet_edu.structures import Detections, Predictions
 
 pytestmark = pytest.mark.filterwarnings("error")
+in_both_forms = pytest.mark.usefixtures("form")
 
 NEVER = -50.0  # the logit of a score that is 0 for all purposes
 
@@ -55,12 +59,14 @@ def boxes(*rows: Sequence[float]) -> Tensor:
 LEFT, NEAR_LEFT, RIGHT = (0, 0, 10, 10), (0, 0, 9, 10), (20, 0, 30, 10)  # IoU of the first two: 0.9
 
 
+@in_both_forms
 def test_what_overlaps_a_better_box_of_its_own_class_goes_and_all_else_stays() -> None:
     anchors = boxes(LEFT, NEAR_LEFT, RIGHT)
     found = postprocess(predictions([[0.9, 0.2], [0.8, 0.3], [0.06, 0.04]]), anchors, [(50, 50)])
     assert [rows(one) for one in found] == [[(0, 0.9, LEFT), (1, 0.3, NEAR_LEFT), (0, 0.06, RIGHT)]]
 
 
+@in_both_forms
 def test_a_score_must_be_greater_than_the_threshold() -> None:
     at = Predictions(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), (1,))  # the score is ½, exactly
     assert at.class_logits.sigmoid().item() == 0.5
@@ -70,6 +76,7 @@ def test_a_score_must_be_greater_than_the_threshold() -> None:
     assert len(postprocess(above, boxes(LEFT), [(50, 50)], score_threshold=0.5)[0]) == 1
 
 
+@in_both_forms
 def test_boxes_at_exactly_the_iou_threshold_both_stay() -> None:
     half = (0, 0, 5, 10)  # IoU ½ with LEFT
     given = predictions([[0.9], [0.8]])
@@ -77,6 +84,7 @@ def test_boxes_at_exactly_the_iou_threshold_both_stay() -> None:
     assert len(postprocess(given, boxes(LEFT, half), [(50, 50)], iou_threshold=0.49)[0]) == 1
 
 
+@in_both_forms
 def test_the_best_pairs_of_each_level_go_on_not_the_best_of_all() -> None:
     anchors = boxes(*((30 * i, 0, 30 * i + 10, 10) for i in range(6)))
     given = predictions(
@@ -95,12 +103,14 @@ def test_the_best_pairs_of_each_level_go_on_not_the_best_of_all() -> None:
     assert len(postprocess(given, anchors, size, top_k=100)[0]) == 12
 
 
+@in_both_forms
 def test_top_k_comes_before_suppression() -> None:
     given = predictions([[0.9], [0.8], [0.7]])
     anchors = boxes(LEFT, NEAR_LEFT, RIGHT)
     assert [row[1] for row in rows(postprocess(given, anchors, [(50, 50)], top_k=2)[0])] == [0.9]
 
 
+@in_both_forms
 def test_boxes_are_decoded_before_suppression() -> None:
     # Side by side as anchors, one on top of the other as boxes: dx of 2 is two widths.
     given = predictions([[0.9], [0.8]], deltas=[[0.0, 0, 0, 0], [-2.0, 0, 0, 0]])
@@ -113,6 +123,7 @@ def test_boxes_are_decoded_before_suppression() -> None:
     ]
 
 
+@in_both_forms
 def test_boxes_are_clipped_to_each_images_own_size_before_suppression() -> None:
     anchors = boxes((-10, -5, 12, 8), (30, 20, 60, 45))
     one = predictions([[0.9], [0.8]])
@@ -125,6 +136,7 @@ def test_boxes_are_clipped_to_each_images_own_size_before_suppression() -> None:
     assert rows(postprocess(one, anchors, [(40, 50)])[0]) == [(0, 0.9, LEFT)]
 
 
+@in_both_forms
 def test_classes_do_not_suppress_each_other_at_negative_coordinates() -> None:
     # Widely known code moves class k by k times the largest coordinate, which fails here.
     anchors = boxes((-101, -101, -1, -1), (-101, -101, -1, -1))
@@ -132,6 +144,7 @@ def test_classes_do_not_suppress_each_other_at_negative_coordinates() -> None:
     assert found.labels.tolist() == [0, 1]
 
 
+@in_both_forms
 def test_at_most_so_many_and_the_best() -> None:
     anchors = boxes(*((30 * i, 0, 30 * i + 10, 10) for i in range(5)))
     given = predictions([[0.3], [0.9], [0.5], [0.7], [0.4]])
@@ -155,6 +168,7 @@ def test_the_defaults_are_the_papers_and_cocos() -> None:
     }
 
 
+@in_both_forms
 def test_a_hundred_are_kept_by_default_and_a_thousand_pairs_a_level_go_on() -> None:
     anchors = boxes(*((20 * i, 0, 20 * i + 10, 10) for i in range(1200)))
     scores = [[0.9 - i / 10_000] for i in range(1200)]
@@ -167,6 +181,7 @@ def test_a_hundred_are_kept_by_default_and_a_thousand_pairs_a_level_go_on() -> N
 
 
 @pytest.mark.parametrize("levels", [[2, 1], [3, 0]])
+@in_both_forms
 def test_nothing_found_is_a_value_like_any_other(levels: list[int]) -> None:
     nothing = predictions([[0.01, 0.02], [0.05 - 1e-6, 0.0], [0.03, 0.0]], levels=levels)
     found = postprocess(nothing, boxes(LEFT, NEAR_LEFT, RIGHT), [(50, 50)])
@@ -178,6 +193,7 @@ def test_nothing_found_is_a_value_like_any_other(levels: list[int]) -> None:
     assert dtypes == (torch.float32, torch.float32, torch.int64)
 
 
+@in_both_forms
 def test_sizes_and_anchors_must_fit() -> None:
     given = predictions([[0.9], [0.8]])
     with pytest.raises(ValueError, match="2 image sizes for 1 images"):
@@ -286,12 +302,14 @@ def assert_naive(given: Predictions, anchors: Tensor, sizes: list, **settings: f
         ({"score_threshold": 0.999}, 0),
     ],
 )
+@in_both_forms
 def test_a_loop_over_single_pairs_finds_the_same(seed: int, settings: dict, at_least: int) -> None:
     defaults = {"score_threshold": 0.05, "top_k": 1000, "iou_threshold": 0.5, "max_detections": 100}
     assert assert_naive(*random_case(seed), **(defaults | settings)) >= at_least
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@in_both_forms
 def test_half_precision_is_read_as_it_is_and_reckoned_in_float32(dtype: torch.dtype) -> None:
     given, anchors, sizes = random_case(7)
     # Rounded to 8 bits many scores would tie, and then any order is right: take distinct ones.
@@ -303,11 +321,64 @@ def test_half_precision_is_read_as_it_is_and_reckoned_in_float32(dtype: torch.dt
     assert assert_naive(given, anchors, sizes, **settings) > 100
 
 
+@in_both_forms
 def test_predictions_and_anchors_are_left_as_they_were() -> None:
     given, anchors, sizes = random_case(1)
     before = [t.clone() for t in (*given[:2], anchors)]
     postprocess(given, anchors, sizes)
     assert all(torch.equal(a, b) for a, b in zip(before, (*given[:2], anchors), strict=True))
+
+
+def crowd(batch: int, spread: float, mean: float) -> tuple[Predictions, Tensor, list]:
+    """Images of 1,500 anchors in three levels and 5 classes; many boxes, most apart."""
+    g = torch.Generator().manual_seed(batch)
+    levels = (1000, 396, 104)
+    corner = torch.rand(sum(levels), 2, generator=g) * 900
+    anchors = torch.cat([corner, corner + 10 + 30 * torch.rand(len(corner), 2, generator=g)], dim=1)
+    logits = spread * torch.randn(batch, sum(levels), 5, generator=g) + mean
+    deltas = 0.1 * torch.randn(batch, sum(levels), 4, generator=g)
+    return Predictions(logits, deltas, levels), anchors, [(900, 950)] * batch
+
+
+@in_both_forms
+@pytest.mark.parametrize(("mean", "at_least"), [(-6.0, 10), (-4.0, 100), (0.0, 400)])
+@pytest.mark.parametrize("first", [1, 60, 500])
+def test_few_candidates_and_many_and_however_many_are_suppressed_first(
+    mean: float, at_least: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two images with 8, 300 and 7,000 pairs above the threshold, about."""
+    monkeypatch.setattr(detection, "_FIRST", first)
+    settings = {"score_threshold": 0.05, "top_k": 400, "iou_threshold": 0.5, "max_detections": 200}
+    assert assert_naive(*crowd(2, 1.3, mean), **settings) >= at_least
+
+
+@in_both_forms
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 1e-7, 0.5, 1 - 1e-6, 1.0, 2.0])
+def test_no_threshold_is_too_low_or_too_high(threshold: float) -> None:
+    logits = torch.tensor([[[-120.0, -16.2, -16.0], [0.0, 1e-6, 13.0], [14.0, 17.0, 90.0]]])
+    given = Predictions(logits, torch.zeros(1, 3, 4), (3,))
+    anchors = boxes((0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10))
+    (found,) = postprocess(given, anchors, [(60, 60)], score_threshold=threshold)
+    expected = sorted((logits.sigmoid()[logits.sigmoid() > threshold]).tolist(), reverse=True)
+    assert found.scores.tolist() == expected
+
+
+@pytest.mark.parametrize("mean", [-6.0, 0.0])
+def test_a_gpu_has_few_operations_to_do_for_a_batch_of_8(
+    mean: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection, "is_on_cpu", lambda values: False)
+    generator = AnchorGenerator()
+    levels = tuple(9 * rows * columns for rows, columns in generator.grid_sizes((256, 256)))
+    g = torch.Generator().manual_seed(0)
+    given = Predictions(
+        1.3 * torch.randn(8, sum(levels), 20, generator=g) + mean,
+        0.1 * torch.randn(8, sum(levels), 4, generator=g),
+        levels,
+    )
+    anchors, sizes = generator((256, 256)), [(256, 256)] * 8
+    counted = count_operations(lambda: postprocess(given, anchors, sizes))
+    assert 50 < counted.total() <= 120
 
 
 # --- predict --------------------------------------------------------------------------------------
@@ -498,6 +569,7 @@ def test_pictures_are_scaled_to_the_models_size_or_to_the_given_one_and_padded()
     assert model.image_size == 200
 
 
+@in_both_forms
 def test_settings_go_to_postprocess() -> None:
     model = random_model()
     image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)

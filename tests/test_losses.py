@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import count_operations
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
+from retinanet_edu import losses
 from retinanet_edu.anchors import AnchorGenerator
 from retinanet_edu.losses import criterion, focal_loss, smooth_l1_loss
 from retinanet_edu.structures import Predictions, Targets
 
 pytestmark = pytest.mark.filterwarnings("error")
+in_both_forms = pytest.mark.usefixtures("form")
 
 HALF = [torch.float16, torch.bfloat16]
 BOX_LOSSES = ["smooth_l1", "l1", "giou"]
@@ -307,6 +310,7 @@ def gradients(predictions: Predictions, loss: Tensor) -> tuple[Tensor, Tensor]:
     return logits, deltas
 
 
+@in_both_forms
 def test_one_image_on_paper() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 1], [0, 0, 5, 1], [50, 50, 60, 60]])
     # IoU 9/11, 4/11 and 0: one positive and two background anchors.
@@ -335,6 +339,7 @@ def test_one_image_on_paper() -> None:
     assert ninth.item() == pytest.approx(0.4 + 2 + 0.25 - 3 / 18, rel=1e-5)
 
 
+@in_both_forms
 def test_giou_on_paper() -> None:
     anchors = torch.tensor([[0.0, 0, 10, 10]])
     targets = Targets.from_list([anchors], [torch.tensor([0])])
@@ -350,6 +355,7 @@ def test_giou_on_paper() -> None:
     assert box.item() == pytest.approx(1 + 1 / 3, rel=1e-5)
 
 
+@in_both_forms
 def test_normalisers_on_paper() -> None:
     """Images of 2, 0 and 4 positive anchors; at bias-only logits everything is countable."""
     predictions = Predictions(torch.full((3, 7, 2), logit(0.01)), torch.full((3, 7, 4), 1.0), (7,))
@@ -373,10 +379,11 @@ def test_normalisers_on_paper() -> None:
     batch = criterion(predictions, ANCHORS, targets, normaliser="batch")
     assert batch.classification.item() == pytest.approx(sum(sums) / 6, rel=1e-5)
     assert batch.box.item() == pytest.approx((first + third) / 6, rel=1e-5)
-    for losses in (image, batch):
-        assert losses.total.item() == pytest.approx((losses.classification + losses.box).item())
+    for found in (image, batch):
+        assert found.total.item() == pytest.approx((found.classification + found.box).item())
 
 
+@in_both_forms
 def test_the_first_loss_of_a_network_of_20_classes_on_paper() -> None:
     anchors = AnchorGenerator()((512, 512))
     predictions = Predictions(
@@ -484,6 +491,7 @@ def scenes(difficult: bool = True) -> tuple[Tensor, list[tuple[Tensor, Tensor, T
     ],
     ids=str,
 )
+@in_both_forms
 def test_losses_and_gradients_are_those_of_torchvisions_pieces(settings: dict[str, Any]) -> None:
     anchors, images = scenes()
     theirs = random_predictions(5, len(anchors), 4)
@@ -505,6 +513,7 @@ def test_losses_and_gradients_are_those_of_torchvisions_pieces(settings: dict[st
         torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-7)
 
 
+@in_both_forms
 def test_difficult_objects_are_trained_on_when_asked_for() -> None:
     anchors, images = scenes()
     _, easy = scenes(difficult=False)
@@ -520,6 +529,7 @@ def test_difficult_objects_are_trained_on_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
+@in_both_forms
 def test_ignored_anchors_have_no_gradient_and_deltas_only_where_positive(box_loss: str) -> None:
     predictions = random_predictions(3)
     targets = targets_of(
@@ -542,6 +552,7 @@ def test_ignored_anchors_have_no_gradient_and_deltas_only_where_positive(box_los
     assert (deltas[positive].abs().amax(dim=1) > 0).all()
 
 
+@in_both_forms
 def test_the_two_losses_do_not_touch_each_others_outputs() -> None:
     targets = targets_of(truth((HERE, 0)))
     predictions = random_predictions(1)
@@ -561,6 +572,7 @@ def test_the_two_losses_do_not_touch_each_others_outputs() -> None:
 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
 @pytest.mark.parametrize("normaliser", ["image", "batch"])
+@in_both_forms
 def test_the_gradient_is_that_of_the_value(box_loss: str, normaliser: str) -> None:
     targets = targets_of(truth((HERE + 0.3, 0)), truth(), truth((HERE, 1), (THERE - 0.2, 2)))
     predictions = random_predictions(3, dtype=torch.float64)
@@ -580,6 +592,7 @@ def test_the_gradient_is_that_of_the_value(box_loss: str, normaliser: str) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
+@in_both_forms
 def test_huge_outputs_have_finite_losses_and_gradients(box_loss: str, dtype: torch.dtype) -> None:
     targets = targets_of(truth((HERE, 0)), truth(), truth((HERE, 1), (THERE, 2)))
     signs = torch.randint(0, 2, (3, 7, 7), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -596,6 +609,7 @@ def test_huge_outputs_have_finite_losses_and_gradients(box_loss: str, dtype: tor
 
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
+@in_both_forms
 def test_half_precision_outputs_are_computed_in_float32(box_loss: str, dtype: torch.dtype) -> None:
     anchors, images = scenes()
     predictions = random_predictions(5, len(anchors), 4, dtype=dtype)
@@ -613,6 +627,7 @@ def test_half_precision_outputs_are_computed_in_float32(box_loss: str, dtype: to
 
 @pytest.mark.parametrize("normaliser", ["image", "batch"])
 @pytest.mark.parametrize("padding", [0, 3])
+@in_both_forms
 def test_images_without_objects_train_as_pure_background(padding: int, normaliser: str) -> None:
     predictions = random_predictions(2)
     targets = Targets(
@@ -633,6 +648,7 @@ def test_images_without_objects_train_as_pure_background(padding: int, normalise
     assert (of_deltas == 0).all()  # zero and not missing: several devices wait for it
 
 
+@in_both_forms
 def test_padding_of_any_kind_costs_nothing() -> None:
     """What lies beyond `count` may be nonsense, except that its boxes are zero."""
     predictions = random_predictions(1)
@@ -648,6 +664,7 @@ def test_padding_of_any_kind_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("box_loss", BOX_LOSSES)
+@in_both_forms
 def test_law_a_batch_is_the_mean_of_its_images(box_loss: str) -> None:
     anchors, images = scenes()
     predictions = random_predictions(5, len(anchors), 4)
@@ -665,6 +682,7 @@ def test_law_a_batch_is_the_mean_of_its_images(box_loss: str) -> None:
         torch.testing.assert_close(value, torch.stack(values).mean())
 
 
+@in_both_forms
 def test_an_object_that_overlaps_no_anchor_leaves_the_image_background() -> None:
     predictions = random_predictions(1)
     lost = truth((torch.tensor([5000.0, 5000, 5010, 5010]), 1))
@@ -675,6 +693,7 @@ def test_an_object_that_overlaps_no_anchor_leaves_the_image_background() -> None
         assert losses.box.item() == 0
 
 
+@in_both_forms
 def test_targets_are_left_as_they_were() -> None:
     anchors, images = scenes()
     targets = targets_of(*images)
@@ -704,6 +723,7 @@ def test_a_label_that_is_no_class_raises_an_index_error(
         criterion(random_predictions(2), ANCHORS, targets)
 
 
+@in_both_forms
 def test_every_class_has_a_label_and_the_last_is_the_number_of_classes_less_one() -> None:
     targets = targets_of(truth((HERE, 2)))
     predictions = random_predictions(1)
@@ -711,6 +731,7 @@ def test_every_class_has_a_label_and_the_last_is_the_number_of_classes_less_one(
     assert (logits[0, 0] < 0).tolist() == [False, False, True]
 
 
+@in_both_forms
 def test_what_does_not_fit_is_refused() -> None:
     logits, deltas, levels = random_predictions(2)
     one, two = targets_of(truth((HERE, 0))), targets_of(truth((HERE, 0)), truth())
@@ -733,9 +754,84 @@ def test_what_does_not_fit_is_refused() -> None:
     ],
 )
 @pytest.mark.parametrize("objects", [True, False])
+@in_both_forms
 def test_unknown_settings_are_refused_with_and_without_objects(
     settings: dict[str, Any], message: str, objects: bool
 ) -> None:
     targets = targets_of(truth((HERE, 0)) if objects else truth())
     with pytest.raises(ValueError, match=message):
         criterion(random_predictions(1), ANCHORS, targets, **settings)
+
+
+# --- two forms ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
+@pytest.mark.parametrize("piece", [1, 1000, 1 << 17])
+def test_both_forms_give_the_same_losses_and_gradients(
+    gamma: float, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form for a CPU in pieces of any size; logits at which float32 has nothing left of p."""
+    anchors, images = scenes()
+    found = []
+    for on_cpu in (True, False):
+        monkeypatch.setattr(losses, "_PIECE", piece)
+        monkeypatch.setattr(losses, "is_on_cpu", lambda values, on_cpu=on_cpu: on_cpu)
+        predictions = random_predictions(5, len(anchors), 4, dtype=torch.float64)
+        with torch.no_grad():
+            predictions.class_logits[:, ::7] *= 20
+        loss = criterion(predictions, anchors, targets_of(*images), gamma=gamma)
+        found.append((torch.stack(loss), *gradients(predictions, loss.total)))
+    for cpu, gpu in zip(*found, strict=True):
+        torch.testing.assert_close(cpu, gpu, rtol=1e-6, atol=1e-12)
+
+
+def test_the_pieces_keep_every_digit_that_float32_has() -> None:
+    """Against float64, for the value and for the slope of a background's logit."""
+    z = torch.linspace(-40, 90, 100_001)
+    weights, nothing = torch.ones(1, len(z)), torch.zeros(0)
+
+    def by_pieces(z: Tensor, gamma: float) -> Tensor:
+        return losses._FocalSum.apply(
+            z[None, :, None], weights, nothing.long(), nothing, 0.0, gamma
+        )
+
+    for gamma in (0.0, 0.5, 2.0):
+        exact = z.double().requires_grad_()
+        (slope,) = backward((F.softplus(exact) * exact.sigmoid() ** gamma).sum(), exact)
+        ours = z.clone().requires_grad_()
+        (found,) = backward(by_pieces(ours, gamma), ours)
+        torch.testing.assert_close(found.double(), slope, rtol=5e-6, atol=1e-36)
+        for one in (-40.0, -17.0, -16.0, -3.0, 0.0, 5.0, 16.0, 17.0, 89.0):
+            exact = torch.tensor(one).double()
+            expected = torch.log1p(exact.exp()) * exact.sigmoid() ** gamma
+            value = losses._FocalSum.apply(
+                torch.full((1, 1, 1), one), torch.ones(1, 1), nothing.long(), nothing, 0.0, gamma
+            )
+            assert value.item() == pytest.approx(expected.item(), rel=2e-6, abs=1e-36)
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+@pytest.mark.parametrize("settings", [{}, {"force_match": True}, {"normaliser": "batch"}], ids=str)
+def test_a_gpu_has_few_operations_to_do_and_is_never_waited_for(
+    batch: int, settings: dict[str, Any]
+) -> None:
+    """On the meta device tensors have shapes and no numbers: who asks for one gets an error."""
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(batch, *shape, dtype=dtype, device="meta")
+
+    predictions = Predictions(
+        empty(500, 20).requires_grad_(), empty(500, 4).requires_grad_(), (400, 100)
+    )
+    targets = Targets(
+        empty(9, 4),
+        empty(9, dtype=torch.int64),
+        empty(9, dtype=torch.bool),
+        empty(dtype=torch.int64),
+    )
+    anchors = torch.empty(500, 4, device="meta")
+    counted = count_operations(
+        lambda: criterion(predictions, anchors, targets, **settings).total.backward()
+    )
+    assert 50 < counted.total() <= 120

@@ -11,10 +11,11 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
+from retinanet_edu import matching
 from retinanet_edu.anchors import AnchorGenerator
 from retinanet_edu.matching import BACKGROUND, IGNORED, match_anchors, match_targets
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("form")]
 
 THRESHOLDS = [(0.5, 0.4), (0.6, 0.3), (0.5, 0.5), (0.6, 0.2)]
 
@@ -349,3 +350,24 @@ def test_a_difficult_object_beyond_all_anchors_changes_nothing() -> None:
     difficult = torch.tensor([False] * 10 + [True])
     expected = Matcher(0.5, 0.4)(box_iou(boxes, anchors))
     assert torch.equal(match_targets(anchors, lost, difficult), expected)
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.int64])
+def test_objects_of_every_kind_are_matched_in_both_forms_alike(
+    dtype: torch.dtype, force: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ties, difficult ones, padding, inverted boxes and points, and two leading axes."""
+    anchors = whole_boxes(300, seed=1, low=0)
+    boxes = torch.stack([whole_boxes(12, seed=s, low=-1) for s in range(6)]).view(2, 3, 12, 4)
+    boxes[:, 1, 5:] = 0
+    difficult = torch.rand(2, 3, 12, generator=torch.Generator().manual_seed(0)) < 0.3
+    found = []
+    for on_cpu in (True, False):
+        monkeypatch.setattr(matching, "is_on_cpu", lambda values, on_cpu=on_cpu: on_cpu)
+        found.append(match_targets(anchors, boxes.to(dtype), difficult, force_match=force))
+    assert found[0].shape == (2, 3, 300)
+    assert (found[0] >= 0).any()
+    assert (found[0] == IGNORED).any()
+    assert (found[0] == BACKGROUND).any()
+    assert torch.equal(*found)
