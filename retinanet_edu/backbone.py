@@ -10,11 +10,13 @@ import pickle
 import zipfile
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision import models
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
@@ -113,6 +115,21 @@ class ResNet(nn.Module):
             for name in names:
                 self.get_submodule(name).requires_grad_(False)
         self.train(self.training)
+
+    def fold_norms(self) -> None:
+        """Put each batch norm into the convolution before it, for inference alone.
+
+        With its statistics fixed, a norm is a factor and a shift a channel, and so is the bias of
+        a convolution and the scale of its kernels: one pass over the map less for each.
+        """
+        self.eval()
+        for module in self.modules():
+            layers = list(module.named_children())
+            for (name, layer), (after, norm) in pairwise(layers):
+                # In the blocks of a ResNet the norm that is named next is the one that runs next.
+                if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                    setattr(module, after, nn.Identity())
 
     def train(self, mode: bool = True) -> ResNet:
         """As every module's, but frozen batch norms stay in evaluation mode."""

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinanet_edu.anchors import AnchorGenerator
 from retinanet_edu.backbone import ResNet, read_tensors
@@ -50,6 +50,11 @@ def save_checkpoint(
     Law:
         load_checkpoint(path) has the weights of `model`, bit for bit, unless `half`.
     """
+    if isinstance(model.backbone, ResNet) and isinstance(model.backbone.bn1, nn.Identity):
+        raise CheckpointError(
+            f"{path}: a model that was made for inference has no norms left to be saved; save the "
+            "one that it was made of"
+        )
     weights = model.state_dict()
     if half:
         weights = {n: t.half() if t.is_floating_point() else t for n, t in weights.items()}

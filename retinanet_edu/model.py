@@ -6,6 +6,7 @@ Losses and detections are two readers of the same predictions: see `losses` and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -112,6 +113,23 @@ class RetinaNet(nn.Module):
                 p.shape[-2] * p.shape[-1] * self.anchor_generator.anchors_per_cell for p in levels
             ),
         )
+
+    def for_inference(self) -> RetinaNet:
+        """A faster copy that gives the same predictions, and can neither be trained nor saved.
+
+        Batch norms of a `ResNet` are folded into its convolutions, and maps lie in memory with
+        the channels of a pixel side by side, as the convolutions of CPUs and GPUs like them best.
+
+        Returns:
+            a model of its own, in evaluation mode; `predict` and `evaluate` take it as any other.
+
+        Law:
+            m.for_inference()(images) = m.eval()(images), but for the last digits.
+        """
+        copy = deepcopy(self).eval().requires_grad_(False)
+        if isinstance(copy.backbone, ResNet):
+            copy.backbone.fold_norms()
+        return copy.to(memory_format=torch.channels_last)
 
     def anchors(self, image_size: tuple[int, int]) -> Tensor:
         """(N, 4) anchors of an image of (H, W) pixels, on the model's device."""

@@ -656,3 +656,17 @@ def test_the_bundled_detector_finds_most_of_what_it_never_saw(shapes: RetinaNet)
         hits += int(((overlap > 0.5) & same).any(dim=1).sum())
     assert objects > 24
     assert hits > 0.8 * objects
+
+
+def test_a_model_for_inference_is_not_saved_but_predicts(shapes: RetinaNet, tmp_path: Path) -> None:
+    from retinanet_edu.data.shapes import ShapesDataset
+
+    fast = shapes.for_inference()
+    picture, _ = ShapesDataset("val")[0]
+    for ours, theirs in zip(
+        vars(predict(fast, picture)).values(), vars(predict(shapes, picture)).values()
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    with pytest.raises(CheckpointError, match=r"made for inference .* save the one"):
+        save_checkpoint(tmp_path / "fast.pt", fast)
+    assert not list(tmp_path.iterdir())

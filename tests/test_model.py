@@ -215,6 +215,51 @@ def test_half_precision_and_channels_last_go_through() -> None:
     assert error < 0.05 * expected.class_logits.std()
 
 
+# --- for inference --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("group_norm", [False, True])
+def test_a_model_for_inference_says_the_same(
+    depth: int, size: tuple[int, int], group_norm: bool
+) -> None:
+    torch.manual_seed(0)
+    model = loud(
+        retinanet_resnet(depth, 3, width=0.125, channels=16, head_convs=1, group_norm=group_norm)
+    ).double()
+    for _ in range(3):
+        model(images(96, 96).double() + 1)  # norms with statistics of their own
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fast = model.for_inference()
+    assert model.training
+    assert not fast.training
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    for ours, theirs in zip(fast(images(*size).double()), model.eval()(images(*size).double())):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_model_for_inference_has_no_norms_and_nothing_in_common_with_the_other() -> None:
+    model = small()
+    fast = model.for_inference()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    assert not any(p.requires_grad for p in fast.parameters())
+    assert fast.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    expected = fast(images(64, 64))
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.zero_()
+    assert torch.equal(fast(images(64, 64)).class_logits, expected.class_logits)
+
+
+@torch.no_grad()
+def test_a_model_for_inference_leaves_other_backbones_as_they_are() -> None:
+    model = loud(RetinaNet(Stairs(), 3, backbone_channels=(4, 6, 10), channels=16)).eval()
+    ours, theirs = model.for_inference()(images(65, 190)), model(images(65, 190))
+    torch.testing.assert_close(ours.class_logits, theirs.class_logits)
+
+
 # --- backbones ------------------------------------------------------------------------------------
 
 
