@@ -65,7 +65,7 @@ class ResNet(nn.Module):
         self.frozen_stages = 0
 
         self.conv1 = nn.Conv2d(3, stem, kernel_size=7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(stem)
+        self.bn1 = _Norm(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         c2, c3, c4, c5 = (planes * block.expansion for planes in stages)
@@ -147,10 +147,27 @@ def _stage(
     shortcut = None
     if stride != 1 or channels != out:
         shortcut = nn.Sequential(
-            nn.Conv2d(channels, out, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(out)
+            nn.Conv2d(channels, out, kernel_size=1, stride=stride, bias=False), _Norm(out)
         )
-    first = block(channels, planes, stride, shortcut)
-    return nn.Sequential(first, *(block(out, planes) for _ in range(count - 1)))
+    first = block(channels, planes, stride, shortcut, norm_layer=_Norm)
+    others = (block(out, planes, norm_layer=_Norm) for _ in range(count - 1))
+    return nn.Sequential(first, *others)
+
+
+class _Norm(nn.BatchNorm2d):
+    """A batch norm that, where nothing of it is trained, is a factor and a shift a channel.
+
+    It writes them over the map that it is given, since nobody asks a convolution for its own
+    output again. Large maps are slow to come by: on a CPU that costs more than to compute them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self.running_mean, self.running_var
+        if self.training or self.weight.requires_grad or mean is None or variance is None:
+            return super().forward(x)
+        scale = self.weight * torch.rsqrt(variance + self.eps)  # (C,)
+        shift = self.bias - mean * scale
+        return x.mul_(scale[:, None, None]).add_(shift[:, None, None])
 
 
 def load_backbone_weights(
