@@ -29,6 +29,11 @@ class Pair(NamedTuple):
     theirs: TorchvisionRetinaNet
 
 
+def _leave(image: Tensor, target: dict | None = None) -> tuple[Tensor, dict | None]:
+    """For torchvision's transform, which else resizes images that have the right size, too."""
+    return image, target
+
+
 def anchors_as_torchvisions(sizes: tuple[float, ...] = SIZES) -> AnchorGenerator:
     return AnchorGenerator(sizes, offset=0, rounded=True, stride_from_grid=True)
 
@@ -48,7 +53,7 @@ def resnet_pair(depth: int, num_classes: int = 20) -> Pair:
         nn.init.constant_(norm.weight, 0.7)  # else random maps grow from block to block
     ours.backbone.freeze(tuple(norms), stages=2)
     theirs = interop.to_torchvision(ours)
-    theirs.transform._skip_resize = True  # the images are of the right size
+    theirs.transform.resize = _leave
     return Pair(ours, theirs)
 
 
@@ -74,7 +79,7 @@ def demo_pair() -> Pair:
     grid = torchvisions_anchors(ours.anchor_generator)
     theirs = TorchvisionRetinaNet(trunk, ours.num_classes, anchor_generator=grid, head=head)
     interop._copy(ours, theirs, to_ours=False)
-    theirs.transform._skip_resize = True
+    theirs.transform.resize = _leave
     return Pair(ours, theirs)
 
 
