@@ -280,8 +280,21 @@ def _inference(
         with autocast():
             return pair.theirs([*images])
 
-    check = same_detections if autocast is nullcontext else None
-    return Case(group, {**settings, "size": size, "batch": batch}, ours, theirs, check, least=3)
+    @torch.inference_mode()
+    def check(_: list, expected: list) -> None:
+        """Bit for bit before norms are folded; that moves logits in the sixth digit, and where two
+        scores all but tie another box may survive.
+        """
+        seen = (images - mean) / deviation
+        plain, quick = pair.ours(seen), network(seen.to(memory_format=torch.channels_last))
+        anchors = fast.anchors((size, size))
+        same_detections(postprocess(plain, anchors, [(size, size)] * batch, **keywords), expected)
+        close(quick.class_logits, plain.class_logits, 1e-3)
+        close(quick.box_deltas, plain.box_deltas, 1e-3)
+
+    # TF32 and bfloat16 are not that exact.
+    checked = check if is_on_cpu(images) else None
+    return Case(group, {**settings, "size": size, "batch": batch}, ours, theirs, checked, least=3)
 
 
 def inference(device: torch.device, quick: bool) -> Cases:

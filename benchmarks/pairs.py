@@ -53,7 +53,7 @@ def resnet_pair(depth: int, num_classes: int = 20) -> Pair:
         nn.init.constant_(norm.weight, 0.7)  # else random maps grow from block to block
     ours.backbone.freeze(tuple(norms), stages=2)
     theirs = interop.to_torchvision(ours)
-    theirs.transform.resize = _leave
+    theirs.transform.resize, theirs.transform.size_divisible = _leave, 32
     return Pair(ours, theirs)
 
 
@@ -79,7 +79,7 @@ def demo_pair() -> Pair:
     grid = torchvisions_anchors(ours.anchor_generator)
     theirs = TorchvisionRetinaNet(trunk, ours.num_classes, anchor_generator=grid, head=head)
     interop._copy(ours, theirs, to_ours=False)
-    theirs.transform.resize = _leave
+    theirs.transform.resize, theirs.transform.size_divisible = _leave, 32
     return Pair(ours, theirs)
 
 

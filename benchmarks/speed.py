@@ -23,6 +23,7 @@ import torch
 from cases import CASES
 from harness import Case, compare
 from plots import plot_growth
+from tables import markdown
 from tqdm import tqdm
 
 from retinanet_edu.provenance import provenance
@@ -63,8 +64,9 @@ def main() -> None:
         "rows": rows,
     }
     path.write_text(json.dumps(result, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(result))
     plot_growth(rows).savefig(path.with_suffix(".png"), dpi=110)
-    print(f"\n{result['seconds']} s; {path} and the figure beside it")
+    print(f"\n{result['seconds']} s; {path}, and the table and the figure beside it")
 
 
 def line(row: dict[str, Any]) -> str:
