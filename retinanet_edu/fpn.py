@@ -8,7 +8,7 @@ below are the same network with parts taken out, so that one can see what each p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,6 +51,10 @@ class FPN(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        self._take_out()
+
+    def _take_out(self) -> None:
+        """Remove what a plainer neck does without; the FPN keeps all."""
 
     def read(self, backbone: nn.Module, images: Tensor) -> Sequence[Tensor]:
         """The maps that `forward` takes: those of one run of the backbone, C3, C4, C5."""
@@ -92,8 +96,7 @@ class TopDownNeck(FPN):
         Lin et al. (arXiv 1612.03144), section 5: "How important are lateral connections?".
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _take_out(self) -> None:
         del self.laterals[:2]
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -116,8 +119,7 @@ class SSDNeck(FPN):
         Liu et al., "SSD" (arXiv 1512.02325), section 2.1.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _take_out(self) -> None:
         del self.smooth
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -138,8 +140,7 @@ class SingleNeck(FPN):
         Lin et al. (arXiv 1612.03144), section 5, the single-scale baseline on C5.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _take_out(self) -> None:
         del self.laterals[:2], self.smooth, self.p6, self.p7
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
