@@ -209,15 +209,17 @@ def check_conventions(model: RetinaNet, content: dict, path: str | Path) -> None
         path: of its file, for messages.
 
     Raises:
-        CheckpointError: other anchors, or P6 from another map.
+        CheckpointError: other anchors, another neck, or P6 from another map.
     """
-    saved = content["anchors"] | {"p6_from": content["settings"]["p6_from"]}
-    own = model.anchor_generator.settings | {"p6_from": model.fpn.p6_from}
+    # Files without a neck are older than the choice.
+    settings, names = {"neck": "fpn"} | content["settings"], ("neck", "p6_from")
+    saved = content["anchors"] | {name: settings[name] for name in names}
+    own = model.anchor_generator.settings | {name: model.settings[name] for name in names}
     for name, value in own.items():
         if saved[name] != value:
             raise CheckpointError(
                 f"{path}: of a model with {name} {saved[name]}, but this one has {value}; build it "
-                "with the same anchors and p6_from"
+                "with the same anchors, neck and p6_from"
             )
 
 

@@ -116,6 +116,8 @@ def to_torchvision(model: RetinaNet, **settings: Any) -> TorchvisionRetinaNet:
     if not isinstance(backbone, ResNet) or backbone.width != 1:
         raise ValueError("torchvision's RetinaNet stands on a ResNet of width 1, this one does not")
     _require(_ANCHORS.items() <= anchors.settings.items(), "anchors", _ANCHORS, anchors.settings)
+    neck = model.settings["neck"]
+    _require(neck == "fpn", "neck", "fpn", neck)
     resnet = TorchvisionResNet(*BLOCKS[backbone.depth])
     extra = LastLevelP6P7(model.fpn.p6.in_channels, channels)
     extra.use_P5 = model.fpn.p6_from == "P5"

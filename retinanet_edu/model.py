@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from retinanet_edu.anchors import AnchorGenerator
 from retinanet_edu.backbone import ResNet, freeze_pretrained, load_backbone_weights
-from retinanet_edu.fpn import FPN
+from retinanet_edu.fpn import build_neck
 from retinanet_edu.heads import PRIOR, Subnet
 from retinanet_edu.structures import Predictions
 
@@ -35,6 +35,7 @@ class RetinaNet(nn.Module):
         channels: of the pyramid and the subnets.
         head_convs: 3×3 convolutions of each subnet before its last.
         group_norm: in the subnets.
+        neck: what makes P3…P7 of the backbone's maps, "fpn" or a plainer one of `build_neck`.
         p6_from: "C5" or "P5", see `FPN`.
         prior: π, the score of every anchor at the start.
         classes: names of the K classes, for people; default "0", "1", …
@@ -42,7 +43,8 @@ class RetinaNet(nn.Module):
             size; `predict`, `evaluate` and `train` scale to this one.
 
     Raises:
-        ValueError: `num_classes` is not positive, or is not the number of `classes`.
+        ValueError: `num_classes` is not positive, or is not the number of `classes`; there is no
+            such `neck` or `p6_from`.
 
     Source:
         Lin et al., "Focal Loss for Dense Object Detection" (arXiv 1708.02002), section 4.
@@ -58,6 +60,7 @@ class RetinaNet(nn.Module):
         channels: int = 256,
         head_convs: int = 4,
         group_norm: bool = False,
+        neck: str = "fpn",
         p6_from: Literal["C5", "P5"] = "C5",
         prior: float = PRIOR,
         classes: Sequence[str] | None = None,
@@ -84,13 +87,14 @@ class RetinaNet(nn.Module):
         )
 
         self.backbone = backbone
-        self.fpn = FPN(in_channels, channels, p6_from=p6_from)
+        self.fpn = build_neck(neck, in_channels, channels, p6_from=p6_from)
         self.classification_head = subnet(num_classes, prior=prior)
         self.box_head = subnet(4)
         # What a checkpoint needs to build this model again, backbone and anchors apart.
         self.settings = {
             "num_classes": num_classes,
             "channels": channels,
+            "neck": neck,
             "p6_from": p6_from,
             "head_convs": head_convs,
             "group_norm": group_norm,
@@ -105,7 +109,7 @@ class RetinaNet(nn.Module):
         Returns:
             `Predictions` for the N anchors of `self.anchors((H, W))`, in their order.
         """
-        levels = self.fpn(self.backbone(images))
+        levels = self.fpn(self.fpn.read(self.backbone, images))
         return Predictions(
             class_logits=self.classification_head(levels),
             box_deltas=self.box_head(levels),
@@ -162,8 +166,8 @@ def retinanet_resnet(
         frozen_stages: of a pretrained backbone, from the bottom: 0 none, 1 the stem, 2 also
             layer1 (C2). Without `backbone_weights` nothing is frozen.
         width: factor on the backbone's channels.
-        settings: keywords of `RetinaNet`: anchors, channels, head_convs, group_norm, p6_from,
-            prior, classes, image_size.
+        settings: keywords of `RetinaNet`: anchors, channels, head_convs, group_norm, neck,
+            p6_from, prior, classes, image_size.
 
     Returns:
         the model, in training mode.

@@ -96,6 +96,11 @@ def equal(a: Any, b: Any) -> bool:
     [
         {},
         {"group_norm": True, "head_convs": 2, "p6_from": "P5"},
+        {"neck": "lateral"},
+        {"neck": "top-down", "p6_from": "P5"},
+        {"neck": "single"},
+        {"neck": "ssd"},
+        {"neck": "image-pyramid"},
         {"classes": ("cat", "dog", "ünïcode"), "image_size": 96},
         {"anchors": AnchorGenerator(sizes=[3 * s for s in STRIDES], ratios=(1 / 3, 1.0))},
         {"anchors": AnchorGenerator(offset=0, rounded=True, stride_from_grid=True)},
@@ -559,6 +564,21 @@ def test_anchors_in_which_the_weights_would_mean_something_else_are_refused(
     save_checkpoint(path, RetinaNet(narrow, 3, channels=8, head_convs=0, p6_from="P5"))
     model = randomise(RetinaNet(ResNet(18, 1 / 64), 3, channels=8, head_convs=0))
     assert_refused(path, model, "p6_from P5, .*C5")
+    # So do the weights of an FPN in a neck that only leaves out sums.
+    save_checkpoint(path, small(neck="lateral"))
+    assert_refused(path, small(), "neck lateral, .*fpn")
+
+
+def test_a_file_that_is_older_than_the_plainer_necks_is_of_an_fpn(tmp_path: Path) -> None:
+    path, model = tmp_path / "m.pt", small()
+    save_checkpoint(path, model)
+    content = torch.load(path, weights_only=True)
+    del content["settings"]["neck"]
+    torch.save(content, path)
+    back = load_checkpoint(path)
+    assert back.settings == model.settings
+    assert_same_state(load_checkpoint(path, model=small(seed=1)), model.state_dict())
+    assert_refused(path, small(neck="lateral"), "neck fpn, .*lateral")
 
 
 def test_load_weights_refuses_too_much_and_too_little() -> None:

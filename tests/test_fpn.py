@@ -1,4 +1,7 @@
-"""fpn: the pyramid against a few numbers added by hand, and against torchvision's."""
+"""fpn: the pyramid against a few numbers added by hand, and against torchvision's.
+
+The plainer necks: which maps a level knows, by its gradient, and how many numbers are learned.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,14 @@ from collections import OrderedDict
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.transforms.v2.functional import resize
 
-from retinanet_edu.fpn import FPN
+from retinanet_edu.fpn import FPN, NECKS, build_neck
+from retinanet_edu.model import RetinaNet
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -153,3 +159,120 @@ def test_what_is_no_pyramid_is_refused() -> None:
         FPN((64, 128, 256, 512))
     with pytest.raises(ValueError, match="'C5' or 'P5', not 'P4'"):
         FPN((64, 128, 256), p6_from="P4")
+
+
+# --- the plainer necks ----------------------------------------------------------------------------
+
+
+class Pooled(nn.Module):
+    """A backbone whose C3, C4, C5 are the means of the pixels of each cell."""
+
+    out_channels = (3, 3, 3)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [F.avg_pool2d(x, s, ceil_mode=True) for s in (8, 16, 32)]
+
+
+# What each of P3…P7 knows. Those of the image pyramid are five runs' C5, the largest picture first.
+KNOWN = {
+    "fpn": ["C3 C4 C5", "C4 C5", "C5", "C5", "C5"],
+    "lateral": ["C3", "C4", "C5", "C5", "C5"],
+    "top-down": ["C5", "C5", "C5", "C5", "C5"],
+    "single": ["C5", "C5", "C5", "C5", "C5"],
+    "ssd": ["C3", "C4", "C5", "C5", "C5"],
+    "image-pyramid": ["C5×4", "C5×2", "C5", "C5×½", "C5×¼"],
+}
+
+
+def test_the_necks_are_those_that_are_documented() -> None:
+    assert list(NECKS) == list(KNOWN)
+    assert all(neck in build_neck.__doc__ for neck in NECKS)
+
+
+@pytest.mark.parametrize("p6_from", ["C5", "P5"])
+@pytest.mark.parametrize("neck", KNOWN)
+def test_what_each_level_knows(neck: str, p6_from: str) -> None:
+    torch.manual_seed(0)
+    if neck == "image-pyramid":
+        names = KNOWN[neck]
+        inputs = [torch.randn(1, 20, n, n, requires_grad=True) for n in (16, 8, 4, 2, 1)]
+    else:
+        names = ["C3", "C4", "C5"]
+        inputs = [m.requires_grad_() for m in maps((128, 128))]
+    levels = build_neck(neck, (8, 12, 20), 16, p6_from=p6_from)(inputs)
+    assert len(levels) == 5
+    for level, known in zip(levels, KNOWN[neck], strict=True):
+        slopes = torch.autograd.grad(level.sum(), inputs, retain_graph=True, allow_unused=True)
+        reached = zip(names, slopes, strict=True)
+        assert [name for name, s in reached if s is not None and s.any()] == known.split()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("neck", KNOWN)
+def test_every_neck_has_the_same_grids_and_channels(neck: str, size: tuple[int, int]) -> None:
+    model = RetinaNet(Pooled(), 1, channels=4, head_convs=0, neck=neck)
+    images = torch.randn(2, 3, *size)
+    levels = model.fpn(model.fpn.read(model.backbone, images))
+    grids = [(2, 4, -(-size[0] // s), -(-size[1] // s)) for s in (8, 16, 32, 64, 128)]
+    assert [tuple(level.shape) for level in levels] == grids
+    assert model(images).box_deltas.shape[1] == len(model.anchors(size))
+
+
+# Kernels 1×1 from 8, 12 and 20 channels to 16 (+ 16 biases each); 3×3 from 16 and from 20 to 16.
+LATERALS, SMOOTH, P6, P7 = 3 * 16 + 40 * 16, 3 * (2304 + 16), 2880 + 16, 2304 + 16
+
+
+@pytest.mark.parametrize(
+    ("neck", "count"),
+    [
+        ("fpn", LATERALS + SMOOTH + P6 + P7),
+        ("lateral", LATERALS + SMOOTH + P6 + P7),
+        ("top-down", 20 * 16 + 16 + SMOOTH + P6 + P7),
+        ("single", 20 * 16 + 16),
+        ("ssd", LATERALS + P6 + P7),
+        ("image-pyramid", 20 * 16 + 16),
+    ],
+)
+def test_a_neck_learns_what_it_uses_and_nothing_else(neck: str, count: int) -> None:
+    module = build_neck(neck, (8, 12, 20), 16)
+    assert sum(p.numel() for p in module.parameters()) == count
+    inputs = maps((128, 128)) if neck != "image-pyramid" else 5 * [maps((128, 128))[-1]]
+    sum(level.square().sum() for level in module(inputs)).backward()
+    assert all(p.grad is not None and p.grad.any() for p in module.parameters())
+
+
+@torch.no_grad()
+def test_the_levels_of_a_single_map_are_its_own_numbers() -> None:
+    neck = build_neck("single", (1, 1, 1), 1)
+    neck.laterals[0].weight.fill_(1)
+    c5 = one_channel([1.0, 2.0, 3.0, 4.0, 5.0])
+    p3, p4, p5, p6, p7 = neck([torch.randn(1, 1, 1, 20), torch.randn(1, 1, 1, 10), c5])
+    assert torch.equal(p5, c5)
+    assert torch.equal(p4, one_channel([1.0, 1, 2, 2, 3, 3, 4, 4, 5, 5]))
+    assert torch.equal(p3, p4.repeat_interleave(2, dim=-1))
+    assert torch.equal(p6, one_channel([1.0, 3.0, 5.0]))
+    assert torch.equal(p7, one_channel([1.0, 5.0]))
+
+
+@torch.no_grad()
+def test_an_image_pyramid_is_its_backbone_on_pictures_that_were_scaled_before() -> None:
+    model = RetinaNet(Pooled(), 1, channels=3, head_convs=0, neck="image-pyramid")
+    model.fpn.laterals[0].weight.copy_(torch.eye(3)[..., None, None])
+    # 300 × 451, as the book's photograph: its halves and quarters are rounded up.
+    x = torch.rand(1, 3, 300, 451)
+    levels = model.fpn(model.fpn.read(model.backbone, x))
+    for level, side in zip(
+        levels, [(1200, 1804), (600, 902), (300, 451), (150, 226), (75, 113)], strict=True
+    ):
+        scaled = resize(x, list(side), antialias=True)
+        torch.testing.assert_close(level, model.backbone(scaled)[2])
+
+
+def test_a_neck_that_is_unknown_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"neck is one of fpn, .*image-pyramid, not 'bifpn'"):
+        build_neck("bifpn", (8, 12, 20))
+    with pytest.raises(ValueError, match="not 'bifpn'"):
+        RetinaNet(Pooled(), 1, neck="bifpn")
+    with pytest.raises(ValueError, match="'C5' or 'P5', not 'P4'"):
+        build_neck("single", (8, 12, 20), p6_from="P4")

@@ -538,6 +538,8 @@ def test_a_box_loss_that_criterion_does_not_know_is_refused() -> None:
         ({"anchors": AnchorGenerator(offset=0, rounded=True)}, "anchors"),
         ({"anchors": TORCHVISION_ANCHORS, "width": 0.25}, "width"),
         ({"anchors": TORCHVISION_ANCHORS, "head_convs": 2}, "classification_head"),
+        ({"anchors": TORCHVISION_ANCHORS, "neck": "lateral"}, "neck"),
+        ({"anchors": TORCHVISION_ANCHORS, "neck": "single"}, "neck"),
     ],
 )
 def test_what_torchvision_cannot_represent_is_refused(settings: dict, message: str) -> None:

@@ -338,6 +338,7 @@ def test_settings_rebuild_the_model() -> None:
     assert model.settings == {
         "num_classes": 5,
         "channels": 16,
+        "neck": "fpn",
         "p6_from": "P5",
         "head_convs": 2,
         "group_norm": True,
