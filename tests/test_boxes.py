@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import box_area as torchvision_area
 from torchvision.ops import box_iou, clip_boxes_to_image
 
-from retinanet_edu.boxes import at_least_float32, box_area, clip_boxes, pairwise_iou
+from retinanet_edu.boxes import at_least_float32, box_area, clip_boxes, is_on_cpu, pairwise_iou
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -263,3 +263,8 @@ def test_clip_leaves_its_argument_and_its_type_alone() -> None:
         assert clipped.dtype == dtype
         assert clipped.tolist() == [[0, 1, 20, 2]]
         assert boxes.tolist() == [[-5, 1, 30, 2]]
+
+
+def test_a_tensor_tells_where_it_is() -> None:
+    assert is_on_cpu(torch.zeros(1))
+    assert not is_on_cpu(torch.zeros(1, device="meta"))
