@@ -120,6 +120,8 @@ wrong("box_area", "width squared", lambda b: (b[..., 2] - b[..., 0]).float().cla
 wrong("box_area", "perimeter", lambda b: 2 * (b[..., 2:] - b[..., :2]).float().clamp(min=0).sum(-1))
 wrong("box_area", "half precision overflows",
       lambda b: (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1), "half precision")  # fmt: skip
+wrong("box_area", "float after the product",
+      lambda b: (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1).float(), "65504")  # fmt: skip
 wrong("box_area", "axis kept", lambda b: area(b)[..., None])
 wrong("box_area", "first axis indexed",
       lambda b: ((b[:, 2:] - b[:, :2]).float().clamp(min=0)).prod(1), "last axis")  # fmt: skip
@@ -165,7 +167,7 @@ wrong("pairwise_iou", "over the larger box",
 wrong("pairwise_iou", "over a", partial(iou, union_of=lambda x, y, s: x + 0 * y), "of both")
 wrong("pairwise_iou", "intersection alone", partial(iou, divide=lambda s, u: s), "divide it")
 wrong("pairwise_iou", "transposed", lambda a, b: iou(b, a), "transposed")
-wrong("pairwise_iou", "half precision", partial(iou, widen=False), "")
+wrong("pairwise_iou", "half precision", partial(iou, widen=False), "half precision|65504")
 wrong("pairwise_iou", "integers divided", lambda a, b: iou(a, b).to(a.dtype), "float32")
 wrong("pairwise_iou", "slope lost", lambda a, b: torch.tensor(iou(a, b).tolist()).reshape(
     len(a), len(b)), "cuts it off")  # fmt: skip
@@ -859,7 +861,19 @@ def smooth(
     return total(torch.where(small, below(error, beta if beta else 1.0), above(error, beta)))
 
 
+def limit_at(limit: Version) -> Version:
+    """The parabola and the line of beta, which meet at another place."""
+
+    def moved(predicted: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
+        e = (predicted - target).float().abs()
+        parabola = e**2 / (2 * beta) if beta else e
+        return torch.where(e <= limit(beta), parabola, e - beta / 2).sum()
+
+    return moved
+
+
 RIGHT.append(("smooth_l1_loss", smooth))
+RIGHT.append(("smooth_l1_loss", limit_at(lambda beta: beta)))
 wrong("smooth_l1_loss", "mean", partial(smooth, total=torch.mean), "the sum is asked")
 wrong("smooth_l1_loss", "mean over rows", lambda p, t: smooth(p, t) / len(p))
 wrong("smooth_l1_loss", "not added up", partial(smooth, total=lambda x: x), "")
@@ -876,7 +890,12 @@ wrong("smooth_l1_loss", "L2", lambda p, t: ((p - t) ** 2).sum(), "L2 loss")
 wrong("smooth_l1_loss", "half of L2", lambda p, t: F.mse_loss(p, t, reduction="sum") / 2, "L2 loss")
 wrong("smooth_l1_loss", "Huber", lambda p, t, beta=1.0: F.huber_loss(
     p.float(), t.float(), reduction="sum", delta=beta or 1e-9), "Huber")  # fmt: skip
-wrong("smooth_l1_loss", "beta without effect", lambda p, t, beta=1.0: smooth(p, t), "no effect")
+wrong("smooth_l1_loss", "beta without effect", lambda p, t, beta=1.0: smooth(p, t), "both form")
+wrong("smooth_l1_loss", "beta moves the limit alone", partial(
+    smooth, below=lambda e, b: e**2 / 2, above=lambda e, b: e - 0.5), "both formulas")  # fmt: skip
+wrong("smooth_l1_loss", "limit at twice beta", limit_at(lambda b: 2 * b), "|e| − β/2, so")
+wrong("smooth_l1_loss", "limit at beta + ½", limit_at(lambda b: b + 0.5), "|e| − β/2, so")
+wrong("smooth_l1_loss", "limit always at 1", limit_at(lambda b: 1.0), "below β it is")
 wrong("smooth_l1_loss", "always of 1/9", lambda p, t: smooth(p, t, beta=1 / 9))
 wrong(
     "smooth_l1_loss",
@@ -927,6 +946,14 @@ def naive(z: Tensor, t: Tensor) -> Tensor:
     return -(t * p.log() + (1 - t) * (1 - p).log())
 
 
+def focal_of_p_t(
+    z: Tensor, t: Tensor, alpha: float = 0.25, gamma: float = 2.0, keep: Version = torch.clone
+) -> Tensor:
+    p = z.float().sigmoid()
+    p_t = keep(torch.where(t == 1, p, 1 - p))
+    return -(torch.where(t == 1, alpha, 1 - alpha) * (1 - p_t) ** gamma * p_t.log()).sum()
+
+
 def clamped(z: Tensor, t: Tensor) -> Tensor:
     p = z.sigmoid().clamp(1e-4, 1 - 1e-4)
     return -(t * p.log() + (1 - t) * (1 - p).log())
@@ -934,7 +961,12 @@ def clamped(z: Tensor, t: Tensor) -> Tensor:
 
 RIGHT.append(("focal_loss", focal))
 wrong("focal_loss", "naive log(p)", partial(focal, cross_entropy=naive), "")
-wrong("focal_loss", "p clamped at 1e-4", partial(focal, cross_entropy=clamped), "F.logsigmoid")
+wrong("focal_loss", "p clamped at 1e-4", partial(focal, cross_entropy=clamped), "slope 0")
+for least in (1e-2, 1e-3, 1e-6, 1e-12):
+    wrong("focal_loss", f"p_t clamped at {least:g}", partial(
+        focal_of_p_t, keep=partial(torch.clamp, min=least)), "kept from 0 by clamp")  # fmt: skip
+wrong("focal_loss", "p_t + 1e-8", partial(focal_of_p_t, keep=lambda p_t: p_t + 1e-8), "slope 0")
+wrong("focal_loss", "log(p_t)", focal_of_p_t, "is −inf")
 wrong(
     "focal_loss",
     "log(p + 1e-6)",
@@ -944,7 +976,7 @@ wrong(
             -(t * (z.sigmoid() + 1e-6).log() + (1 - t) * (1 - z.sigmoid() + 1e-6).log())
         ),
     ),
-    "F.logsigmoid",
+    "slope 0",
 )
 wrong("focal_loss", "weight detached",
       partial(focal, fade=lambda p, p_t: (1 - p_t).detach()), "do not detach")  # fmt: skip

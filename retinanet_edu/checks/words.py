@@ -91,6 +91,11 @@ def block(label: str, named: list[tuple[str, Any]], first: int = 0) -> list[str]
 # --- hints ----------------------------------------------------------------------------------------
 
 
+def is_finite(got: Any) -> bool:
+    """Whether it is a tensor without inf and nan."""
+    return isinstance(got, Tensor) and bool(got.isfinite().all())
+
+
 def explain_shape(got: Any, expected: Any) -> str:
     """What is wrong with the shape of a result; empty if nothing is."""
     if not isinstance(got, Tensor) or not isinstance(expected, Tensor):
