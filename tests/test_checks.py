@@ -6,6 +6,8 @@ That the checks bite is tested beside this, in `test_checks_bite`.
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import math
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.ops import FeaturePyramidNetwork, box_convert, box_iou, nms, sigmoid_focal_loss
@@ -56,6 +59,7 @@ from retinanet_edu.losses import criterion, focal_loss, smooth_l1_loss
 from retinanet_edu.matching import match_anchors, match_targets
 from retinanet_edu.suppression import nms as package_nms
 from retinanet_edu.suppression import nms_per_class
+from retinanet_edu.training import schedule
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -100,6 +104,34 @@ def class_targets(match: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     return targets
 
 
+def receptive_field(layers: list[tuple[int, int]]) -> int:
+    """As the book builds it, but from the last layer back to the pixels."""
+    window = 1
+    for kernel, stride in reversed(layers):
+        window = (window - 1) * stride + kernel
+    return window
+
+
+def coco_targets(content: dict[str, list]) -> tuple[list[str], dict[int, dict[str, Tensor]]]:
+    """With pycocotools, which reads the same JSON."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        numbered = [one | {"id": i} for i, one in enumerate(content["annotations"])]
+        coco.dataset = content | {"annotations": numbered}
+        coco.createIndex()
+    ids = sorted(coco.getCatIds())
+    targets = {}
+    for image in coco.getImgIds():
+        found = coco.loadAnns(coco.getAnnIds(imgIds=image))
+        corners = torch.tensor([one["bbox"] for one in found], dtype=torch.float32).reshape(-1, 4)
+        targets[image] = {
+            "boxes": box_convert(corners, "xywh", "xyxy"),
+            "labels": torch.tensor([ids.index(one["category_id"]) for one in found]).long(),
+            "difficult": torch.tensor([one.get("iscrowd") == 1 for one in found]).bool(),
+        }
+    return [category["name"] for category in coco.loadCats(ids)], targets
+
+
 OWN: dict[str, Callable[..., Any]] = {
     "xyxy_to_cxcywh": lambda boxes: box_convert(boxes, "xyxy", "cxcywh"),
     "cxcywh_to_xyxy": lambda boxes: box_convert(boxes, "cxcywh", "xyxy"),
@@ -109,6 +141,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "voc_box": lambda xmin, ymin, xmax, ymax: (xmin - 1, ymin - 1, xmax, ymax),
     "parse_voc_xml": parse_voc_xml,
     "flip_boxes": flip_boxes,
+    "receptive_field": receptive_field,
     "top_down": top_down,
     "flatten_level": flatten_level,
     "prior_bias": prior_bias,
@@ -126,10 +159,12 @@ OWN: dict[str, Callable[..., Any]] = {
     "nms": package_nms,
     "nms_per_class": nms_per_class,
     "postprocess": postprocess,
+    "schedule": schedule,
     "match_detections": match_detections,
     "precision_recall": precision_recall,
     "average_precision": average_precision,
     "average_precision_11_point": lambda r, p: average_precision(r, p, "11-point"),
+    "coco_targets": coco_targets,
 }
 
 

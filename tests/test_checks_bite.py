@@ -120,6 +120,8 @@ wrong("box_area", "width squared", lambda b: (b[..., 2] - b[..., 0]).float().cla
 wrong("box_area", "perimeter", lambda b: 2 * (b[..., 2:] - b[..., :2]).float().clamp(min=0).sum(-1))
 wrong("box_area", "half precision overflows",
       lambda b: (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1), "half precision")  # fmt: skip
+wrong("box_area", "float after the product",
+      lambda b: (b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1).float(), "65504")  # fmt: skip
 wrong("box_area", "axis kept", lambda b: area(b)[..., None])
 wrong("box_area", "first axis indexed",
       lambda b: ((b[:, 2:] - b[:, :2]).float().clamp(min=0)).prod(1), "last axis")  # fmt: skip
@@ -165,7 +167,7 @@ wrong("pairwise_iou", "over the larger box",
 wrong("pairwise_iou", "over a", partial(iou, union_of=lambda x, y, s: x + 0 * y), "of both")
 wrong("pairwise_iou", "intersection alone", partial(iou, divide=lambda s, u: s), "divide it")
 wrong("pairwise_iou", "transposed", lambda a, b: iou(b, a), "transposed")
-wrong("pairwise_iou", "half precision", partial(iou, widen=False), "")
+wrong("pairwise_iou", "half precision", partial(iou, widen=False), "half precision|65504")
 wrong("pairwise_iou", "integers divided", lambda a, b: iou(a, b).to(a.dtype), "float32")
 wrong("pairwise_iou", "slope lost", lambda a, b: torch.tensor(iou(a, b).tolist()).reshape(
     len(a), len(b)), "cuts it off")  # fmt: skip
@@ -859,7 +861,19 @@ def smooth(
     return total(torch.where(small, below(error, beta if beta else 1.0), above(error, beta)))
 
 
+def limit_at(limit: Version) -> Version:
+    """The parabola and the line of beta, which meet at another place."""
+
+    def moved(predicted: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
+        e = (predicted - target).float().abs()
+        parabola = e**2 / (2 * beta) if beta else e
+        return torch.where(e <= limit(beta), parabola, e - beta / 2).sum()
+
+    return moved
+
+
 RIGHT.append(("smooth_l1_loss", smooth))
+RIGHT.append(("smooth_l1_loss", limit_at(lambda beta: beta)))
 wrong("smooth_l1_loss", "mean", partial(smooth, total=torch.mean), "the sum is asked")
 wrong("smooth_l1_loss", "mean over rows", lambda p, t: smooth(p, t) / len(p))
 wrong("smooth_l1_loss", "not added up", partial(smooth, total=lambda x: x), "")
@@ -876,7 +890,12 @@ wrong("smooth_l1_loss", "L2", lambda p, t: ((p - t) ** 2).sum(), "L2 loss")
 wrong("smooth_l1_loss", "half of L2", lambda p, t: F.mse_loss(p, t, reduction="sum") / 2, "L2 loss")
 wrong("smooth_l1_loss", "Huber", lambda p, t, beta=1.0: F.huber_loss(
     p.float(), t.float(), reduction="sum", delta=beta or 1e-9), "Huber")  # fmt: skip
-wrong("smooth_l1_loss", "beta without effect", lambda p, t, beta=1.0: smooth(p, t), "no effect")
+wrong("smooth_l1_loss", "beta without effect", lambda p, t, beta=1.0: smooth(p, t), "both form")
+wrong("smooth_l1_loss", "beta moves the limit alone", partial(
+    smooth, below=lambda e, b: e**2 / 2, above=lambda e, b: e - 0.5), "both formulas")  # fmt: skip
+wrong("smooth_l1_loss", "limit at twice beta", limit_at(lambda b: 2 * b), "|e| − β/2, so")
+wrong("smooth_l1_loss", "limit at beta + ½", limit_at(lambda b: b + 0.5), "|e| − β/2, so")
+wrong("smooth_l1_loss", "limit always at 1", limit_at(lambda b: 1.0), "below β it is")
 wrong("smooth_l1_loss", "always of 1/9", lambda p, t: smooth(p, t, beta=1 / 9))
 wrong(
     "smooth_l1_loss",
@@ -927,6 +946,14 @@ def naive(z: Tensor, t: Tensor) -> Tensor:
     return -(t * p.log() + (1 - t) * (1 - p).log())
 
 
+def focal_of_p_t(
+    z: Tensor, t: Tensor, alpha: float = 0.25, gamma: float = 2.0, keep: Version = torch.clone
+) -> Tensor:
+    p = z.float().sigmoid()
+    p_t = keep(torch.where(t == 1, p, 1 - p))
+    return -(torch.where(t == 1, alpha, 1 - alpha) * (1 - p_t) ** gamma * p_t.log()).sum()
+
+
 def clamped(z: Tensor, t: Tensor) -> Tensor:
     p = z.sigmoid().clamp(1e-4, 1 - 1e-4)
     return -(t * p.log() + (1 - t) * (1 - p).log())
@@ -934,7 +961,12 @@ def clamped(z: Tensor, t: Tensor) -> Tensor:
 
 RIGHT.append(("focal_loss", focal))
 wrong("focal_loss", "naive log(p)", partial(focal, cross_entropy=naive), "")
-wrong("focal_loss", "p clamped at 1e-4", partial(focal, cross_entropy=clamped), "F.logsigmoid")
+wrong("focal_loss", "p clamped at 1e-4", partial(focal, cross_entropy=clamped), "slope 0")
+for least in (1e-2, 1e-3, 1e-6, 1e-12):
+    wrong("focal_loss", f"p_t clamped at {least:g}", partial(
+        focal_of_p_t, keep=partial(torch.clamp, min=least)), "kept from 0 by clamp")  # fmt: skip
+wrong("focal_loss", "p_t + 1e-8", partial(focal_of_p_t, keep=lambda p_t: p_t + 1e-8), "slope 0")
+wrong("focal_loss", "log(p_t)", focal_of_p_t, "is −inf")
 wrong(
     "focal_loss",
     "log(p + 1e-6)",
@@ -944,7 +976,7 @@ wrong(
             -(t * (z.sigmoid() + 1e-6).log() + (1 - t) * (1 - z.sigmoid() + 1e-6).log())
         ),
     ),
-    "F.logsigmoid",
+    "slope 0",
 )
 wrong("focal_loss", "weight detached",
       partial(focal, fade=lambda p, p_t: (1 - p_t).detach()), "do not detach")  # fmt: skip
@@ -1511,6 +1543,130 @@ for mistake, version, hint in OF_AREA:
 for mistake, version, hint in OF_POINTS:
     wrong("average_precision_11_point", mistake, version, hint)
     wrong("average_precision", f"{mistake}, of 11", partial(either, of_points=version), hint)
+
+
+# --- receptive field, schedule, COCO's JSON -------------------------------------------------------
+
+
+def window(
+    layers: list[tuple[int, int]], *, start: int = 1, less: int = 1, own: bool = False,
+    move: Version = lambda apart, stride: apart * stride,
+) -> int:  # fmt: skip
+    side, apart = start, 1
+    for kernel, stride in layers:
+        before, apart = apart, move(apart, stride)
+        side += (kernel - less) * (apart if own else before)
+    return side
+
+
+RIGHT.append(("receptive_field", window))
+for mistake, version, hint in (
+    ("strides ignored", partial(window, move=lambda apart, stride: 1), "reach twice"),
+    ("a stride counts for its own layer", partial(window, own=True), "later layers"),
+    ("the last stride alone", partial(window, move=lambda apart, stride: stride), "multiply"),
+    ("strides added", partial(window, move=lambda apart, stride: apart + stride - 1), "multiply"),
+    ("from 0", partial(window, start=0), "sees itself"),
+    ("whole kernels", partial(window, less=0), "kernel − 1"),
+    ("sum of kernels", partial(window, start=0, less=0), "kernel − 1"),
+    ("product of kernels", lambda layers: math.prod(k for k, _ in layers), "add up"),
+    ("all strides for each", lambda layers: 1 + math.prod(s for _, s in layers) * sum(
+        k - 1 for k, _ in layers), ""),
+    ("no layers raise", lambda layers: window(layers) if layers else layers[0], "is 1"),
+):  # fmt: skip
+    wrong("receptive_field", mistake, version, hint)
+
+
+def warm_cosine(
+    step: int, total_steps: int, warmup_steps: int, *,
+    rise: Version = lambda s, w: (s + 1) / (w + 1),
+    done: Version = lambda s, t, w: (s - w) / (t - w),
+    fall: Version = lambda x: 0.5 * (1 + math.cos(math.pi * x)),
+) -> float:  # fmt: skip
+    if step < warmup_steps:
+        return rise(step, warmup_steps)
+    return fall(done(step, total_steps, warmup_steps))
+
+
+RIGHT.append(("schedule", warm_cosine))
+for mistake, how, hint in (
+    ("first step at 0", {"rise": lambda s, w: s / w}, "does nothing"),
+    ("first step at 0, of one more", {"rise": lambda s, w: s / (w + 1)}, "does nothing"),
+    ("top too early", {"rise": lambda s, w: (s + 1) / w}, "there alone"),
+    ("no warm-up", {"rise": lambda s, w: 1.0}, "rises first"),
+    ("cosine from the start", {"done": lambda s, t, w: s / t}, "where the warm-up ends"),
+    ("cosine over all steps", {"done": lambda s, t, w: (s - w) / t}, "where the warm-up ends"),
+    ("0 at the last step", {"done": lambda s, t, w: (s - w) / max(1, t - w - 1)}, "last step"),
+    ("down to −1", {"fall": lambda x: math.cos(math.pi * x)}, "ends at −1"),
+    ("not halved", {"fall": lambda x: 1 + math.cos(math.pi * x)}, "begins at 2"),
+    ("a quarter wave", {"fall": lambda x: math.cos(math.pi * x / 2)}, "quarter"),
+    ("a line", {"fall": lambda x: 1 - x}, "straight line"),
+    ("up", {"fall": lambda x: (1 - math.cos(math.pi * x)) / 2}, "falls"),
+    ("degrees", {"fall": lambda x: (1 + math.cos(180 * x)) / 2}, "radians"),
+    ("the paper's steps", {"fall": lambda x: 1 if x < 2 / 3 else 0.1}, "half a cosine"),
+):
+    wrong("schedule", mistake, partial(warm_cosine, **how), hint)
+wrong("schedule", "0/0 in a run of one step",
+      lambda s, t, w: warm_cosine(s, t, w) if t > 1 else s / (t - 1), "0/0")  # fmt: skip
+
+
+def from_coco(
+    content: dict[str, list], *,
+    corners: Version = lambda x, y, w, h: [x, y, x + w, y + h],
+    order: Version = lambda c: c["id"],
+    label: Version = lambda place, number: place,
+    hard: Version = lambda one: one.get("iscrowd", 0) == 1,
+    keep: Version = lambda one: True,
+    reshape: bool = True,
+    every_image: bool = True,
+    whole: Version = lambda classes, targets: (classes, targets),
+) -> Any:  # fmt: skip
+    categories = sorted(content["categories"], key=order)
+    labels = {c["id"]: label(place, c["id"]) for place, c in enumerate(categories)}
+    targets = {}
+    for image in content["images"]:
+        found = [a for a in content["annotations"] if a["image_id"] == image["id"] and keep(a)]
+        if not found and not every_image:
+            continue
+        boxes = torch.tensor([corners(*a["bbox"]) for a in found], dtype=torch.float32)
+        targets[image["id"]] = {
+            "boxes": boxes.reshape(-1, 4) if reshape else boxes,
+            "labels": torch.tensor([labels[a["category_id"]] for a in found], dtype=torch.int64),
+            "difficult": torch.tensor([hard(a) for a in found], dtype=torch.bool),
+        }
+    return whole(tuple(c["name"] for c in categories), targets)
+
+
+def typed(key: str, dtype: torch.dtype) -> Version:
+    """One of a target's tensors in another type."""
+    return lambda classes, targets: (
+        classes, {i: t | {key: t[key].to(dtype)} for i, t in targets.items()})  # fmt: skip
+
+
+RIGHT.append(("coco_targets", from_coco))
+for mistake, how, hint in (
+    ("x y w h kept", {"corners": lambda *xywh: list(xywh)}, "far corner"),
+    ("centres", {"corners": lambda x, y, w, h: [x - w / 2, y - h / 2, x + w / 2, y + h / 2]},
+     "not the centre"),
+    ("-1", {"corners": lambda x, y, w, h: [x, y, x + w - 1, y + h - 1]}, "no − 1"),
+    ("whole pixels", {"corners": lambda *b: [int(v) for v in (b[0], b[1], b[0] + b[2],
+                                                              b[1] + b[3])]}, "rounded"),
+    ("labels from 1", {"label": lambda place, number: place + 1}, "from 0"),
+    ("ids as labels", {"label": lambda place, number: number}, ""),
+    ("ids less 1 as labels", {"label": lambda place, number: number - 1}, "gaps"),
+    ("in the file's order", {"order": lambda c: 0}, "order of their id"),
+    ("by name", {"order": lambda c: c["name"]}, "order of their id"),
+    ("crowds are ordinary", {"hard": lambda a: False}, "difficult"),
+    ("iscrowd is there", {"hard": lambda a: "iscrowd" in a}, "difficult"),
+    ("crowds are dropped", {"keep": lambda a: not a.get("iscrowd", 0)}, "stays"),
+    ("iscrowd must be there", {"hard": lambda a: a["iscrowd"] == 1}, "missing"),
+    ("no boxes are (0,)", {"reshape": False}, r"\(0, 4\)"),
+    ("empty images left out", {"every_image": False}, "a target too"),
+    ("difficult is a number", {"whole": typed("difficult", torch.int64)}, "bool"),
+    ("labels are float", {"whole": typed("labels", torch.float32)}, "int64"),
+    ("targets alone", {"whole": lambda classes, targets: targets}, "asked for are"),
+    ("a list of targets", {"whole": lambda c, targets: (c, list(targets.values()))}, "asked for"),
+):  # fmt: skip
+    wrong("coco_targets", mistake, partial(from_coco, **how), hint)
 
 
 # --- all of them ----------------------------------------------------------------------------------

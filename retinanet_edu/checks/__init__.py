@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["CheckFailed", "check", "inputs", "names"]
 
 # In the order of the book; a module here bears the name of the one that it checks, but for
-# `batch_loss` and `curves`, which are of losses and of evaluation too.
+# `batch_loss` and `curves`, which are of losses and of evaluation too, and `coco`, which is of a
+# reader that chapter 15 builds.
 _PIECES = {
     "boxes": (
         "xyxy_to_cxcywh",
@@ -32,6 +33,7 @@ _PIECES = {
         "clip_boxes",
     ),
     "data": ("voc_box", "parse_voc_xml", "flip_boxes"),
+    "backbone": ("receptive_field",),
     "fpn": ("top_down",),
     "heads": ("flatten_level", "prior_bias"),
     "anchors": ("cell_anchors", "level_anchors", "make_anchors"),
@@ -41,12 +43,14 @@ _PIECES = {
     "batch_loss": ("criterion",),
     "suppression": ("nms", "nms_per_class"),
     "detection": ("postprocess",),
+    "training": ("schedule",),
     "evaluation": ("match_detections",),
     "curves": (
         "precision_recall",
         "average_precision",
         "average_precision_11_point",
     ),
+    "coco": ("coco_targets",),
 }
 
 

@@ -134,6 +134,7 @@ _TO_CORNERS = Piece(
 
 # --- area -----------------------------------------------------------------------------------------
 
+IN_FLOAT32 = "half precision overflows at 65504: compute with .float()"
 INVERTED = "an inverted box (x2 < x1) has no area: clamp both sides at 0, then multiply"
 
 
@@ -152,7 +153,7 @@ def _area_cases() -> Iterator[Case]:
     yield Case("both sides inverted", (boxes((8, 9, 2, 5)),), torch.zeros(1), why=INVERTED)
     yield Case("no boxes", (boxes(),), torch.zeros(0), why="no boxes have no areas: shape (0,)")
     half = boxes((0, 0, 300, 300), dtype=torch.float16)
-    yield Case("half precision, 300 by 300", (half,), torch.tensor([90_000.0]))
+    yield Case("half precision, 300 by 300", (half,), torch.tensor([90_000.0]), why=IN_FLOAT32)
     huge = boxes((-5e5, -1e5, 5e5, 1e5))
     yield Case("huge", (huge,), torch.tensor([2e11]))
     batch = torch.stack([some_boxes(3, seed) for seed in range(2)])  # (2, 3, 4)
@@ -221,7 +222,7 @@ def _iou_cases() -> Iterator[Case]:
     yield by_hand("no boxes against two", boxes(), some_boxes(2, 0), why="the result is (0, 2)")
     yield by_hand("two boxes against none", some_boxes(2, 0), boxes(), why="the result is (2, 0)")
     a, b = (boxes((0, 0, 300, y), dtype=torch.float16) for y in (300, 150))
-    yield by_hand("half precision, 300 by 300", a, b, [0.5])
+    yield by_hand("half precision, 300 by 300", a, b, [0.5], why=IN_FLOAT32)
     whole = boxes((0, 0, 10, 10), dtype=torch.int64)
     yield by_hand("integers", whole, boxes((5, 0, 15, 10), dtype=torch.int64), [1 / 3])
     yield by_hand("a thousandth of a pixel", square / 1e4, square / 1e4, [1.0], why=EPSILON)

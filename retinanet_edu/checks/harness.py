@@ -14,7 +14,14 @@ from torch import Tensor
 
 from retinanet_edu.checks.comparison import difference
 from retinanet_edu.checks.slopes import reach, weighted
-from retinanet_edu.checks.words import block, explain_numbers, explain_shape, explain_type, leaves
+from retinanet_edu.checks.words import (
+    block,
+    explain_numbers,
+    explain_shape,
+    explain_type,
+    is_finite,
+    leaves,
+)
 
 LARGE = 5_000  # numbers of an input; the loops that know mistakes would take too long
 CLEAR = 6  # so many numbers of a result need no word about the input that they belong to
@@ -33,6 +40,7 @@ class Case:
         slope: if given, leads to one of the arguments, as (0,) or (0, "class_logits"). Then
             `expected` is the slope by that argument of the output, see `weighted`.
         why: what the case is about; the hint where nothing better is known.
+        why_finite: the hint instead of it, where the result is wrong but neither inf nor nan.
         atol, rtol: how close is equal.
     """
 
@@ -42,6 +50,7 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
     slope: tuple[int | str, ...] = ()
     why: str = ""
+    why_finite: str = ""
     atol: float = 1e-6
     rtol: float = 1e-5
 
@@ -213,6 +222,7 @@ def _try(
         explain_type(different.got, different.expected)
         or _mistaken(got, piece, case, before)
         or explain_shape(different.got, different.expected)
+        or (case.why_finite if is_finite(different.got) else "")
         or case.why
         or explain_numbers(different.got, different.expected)
     )

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from retinanet_edu.checks.boxes import boxes
+from retinanet_edu.checks.boxes import IN_FLOAT32, boxes
 from retinanet_edu.checks.harness import Case, Mistake, Piece
 from retinanet_edu.checks.slopes import measured_slope
 
 SUM = "the sum is asked for, not the mean: `criterion` divides by the positives later"
-IN_FLOAT32 = "half precision overflows at 65504: compute with .float()"
 
 
 def noise(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -35,6 +34,8 @@ def _wide(*values: Tensor) -> list[Tensor]:
 
 LINE = "from β on it is |e| − β/2, so that both parts meet at β/2"
 PARABOLA = "below β it is e² / (2β): half the square, over β"
+BOTH_PARTS = f"{PARABOLA}; {LINE}"
+BETA = "β is more than the limit, it stands in both formulas: e² / (2β) and |e| − β/2"
 BOTH_SIGNS = "the error counts whatever its sign: take its absolute value first"
 
 
@@ -52,22 +53,22 @@ def _smooth_l1_cases() -> Iterator[Case]:
         pair = target + torch.tensor([error]), target
         return Case(name, pair, torch.tensor(loss), beta, why=why)
 
-    yield by_hand("errors 0.5 and 3", (0.5, 3.0), 0.125 + 2.5, why=f"{PARABOLA}; {LINE}")
+    yield by_hand("errors 0.5 and 3", (0.5, 3.0), 0.125 + 2.5, why=BOTH_PARTS)
     yield by_hand("no error", (0.0, 0.0), 0.0)
     yield by_hand("errors −0.5 and −3", (-0.5, -3.0), 0.125 + 2.5, why=BOTH_SIGNS)
     yield by_hand("an error of exactly 1", (1.0,), 0.5, why=LINE)
-    yield by_hand("four errors", (2.0, -0.1, 1.5, 0.2), 1.5 + 0.005 + 1.0 + 0.02, why=SUM)
+    yield by_hand("four errors", (2.0, -0.1, 1.5, 0.2), 1.5 + 0.005 + 1.0 + 0.02, why=BOTH_PARTS)
     yield by_hand(
         "an outlier", (1000.0, 0.0), 999.5, why="an outlier costs its distance, no square"
     )
     yield by_hand("β = ½, errors 0.25 and 3", (0.25, 3.0), 0.0625 + 2.75, beta=0.5, why=PARABOLA)
-    yield by_hand("β = 2, error 1", (1.0,), 0.25, beta=2.0, why=PARABOLA)
+    yield by_hand("β = 2, error 1.5", (1.5,), 0.5625, beta=2.0, why=PARABOLA)
     yield by_hand("β = 0 is the absolute error", (0.5, -3.0), 3.5, beta=0.0, why="0/0 where e = 0")
     yield Case(
         "no positives", (boxes(), boxes()), torch.tensor(0.0), why="an empty sum is 0, not nan"
     )
     pair = noise(20, 4), noise(20, 4, seed=1)
-    yield Case("random", pair, smooth_l1(*pair), rtol=1e-4)
+    yield Case("random", pair, smooth_l1(*pair), rtol=1e-4, why=BOTH_PARTS)
     pair = torch.full((500, 4), 90.0).half(), torch.zeros(500, 4).half()
     yield Case("half precision, a large sum", pair, torch.tensor(2000 * 89.5), why=IN_FLOAT32)
     pair = torch.tensor([[0.3, -0.7, 4.0, -9.0]]), torch.zeros(1, 4)
@@ -107,14 +108,17 @@ _SMOOTH_L1 = Piece(
                 lambda p, t: ((p - t) ** 2 / 2).sum()),
         Mistake("that is Huber's loss: smooth L1 is it divided by β",
                 lambda p, t, beta=1.0: beta * smooth_l1(p, t, beta)),
-        Mistake("β is given, but has no effect", lambda p, t, beta=1.0: smooth_l1(p, t)),
+        Mistake(BETA, lambda p, t, beta=1.0: smooth_l1(p, t)),
     ],
 )  # fmt: skip
 
 # --- focal loss -----------------------------------------------------------------------------------
 
 STABLE = "log(sigmoid(z)) is −inf at z = −1000: compute from logits, F.logsigmoid or softplus"
-CLAMPED = "a clamped probability has slope 0: compute from logits, F.logsigmoid or softplus"
+CLAMPED = (
+    "a probability kept from 0 by clamp or + ε has slope 0 there, and nothing is learned: "
+    "compute from logits, F.logsigmoid or softplus"
+)
 WEIGHT_MOVES = "(1 − p_t)^γ depends on the logit too: do not detach it"
 ALPHA = "α = 0.25 weighs the ones, 1 − α = 0.75 the zeros"
 MODULATION = "easy answers fade: (1 − p_t)^γ, with p_t the probability of the true answer"
@@ -155,10 +159,10 @@ def focal_by_loop(logits: Tensor, targets: Tensor, **how: Any) -> Tensor:
 
 def _focal_cases() -> Iterator[Case]:
     def by_hand(
-        name: str, logits: list, targets: list, loss: float, why: str = "", **settings: float
+        name: str, logits: list, targets: list, loss: float, why: str = "", finite: str = ""
     ) -> Case:
         arguments = torch.tensor([logits]), torch.tensor([targets])
-        return Case(name, arguments, torch.tensor(loss), settings, why=why)
+        return Case(name, arguments, torch.tensor(loss), why=why, why_finite=finite)
 
     ln2 = math.log(2)
     four = math.log(4)  # p = 0.8
@@ -168,8 +172,8 @@ def _focal_cases() -> Iterator[Case]:
     yield by_hand("a one at p = ½", [0.0], [1.0], 0.25 * 0.25 * ln2, why=ALPHA)
     yield by_hand("a zero at p = ½", [0.0], [0.0], 0.75 * 0.25 * ln2, why=ALPHA)
     yield by_hand("both, and twice", [four] * 4, [1.0, 0.0] * 2, easy / 2 + 1.5 * hard, why=SUM)
-    yield by_hand("surely right", [1000.0, -1000.0], [1.0, 0.0], 0.0, why="0 · inf is nan")
-    yield by_hand("surely wrong", [-1000.0, 1000.0], [1.0, 0.0], 250.0 + 750.0, why=STABLE)
+    yield by_hand("surely right", [1000.0, -1000.0], [1.0, 0.0], 0.0, "0 · inf is nan", CLAMPED)
+    yield by_hand("surely wrong", [-1000.0, 1000.0], [1.0, 0.0], 1000.0, STABLE, CLAMPED)
     yield by_hand("p = 0.00005", [-9.90343755], [1.0], 2.4756115, why=CLAMPED)
     no_anchors = torch.zeros(0, 3), torch.zeros(0, 3)
     yield Case("no anchors", no_anchors, torch.tensor(0.0), why="an empty sum is 0, not nan")

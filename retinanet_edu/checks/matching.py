@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retinanet_edu.checks.boxes import boxes, iou_of, some_boxes
+from retinanet_edu.checks.boxes import IN_FLOAT32, boxes, iou_of, some_boxes
 from retinanet_edu.checks.harness import Case, Mistake, Piece
 
 BACKGROUND, IGNORED = -1, -2
@@ -120,7 +120,7 @@ def _match_cases() -> Iterator[Case]:
     yield by_hand("no objects", three, boxes(), *3 * [BACKGROUND], why=NO_OBJECTS)
     yield by_hand("no anchors", boxes(), SQUARE, why="the result is (0,), int64")
     half = boxes((0, 0, 300, 300), dtype=torch.float16)
-    yield by_hand("half precision, 300 by 300", half, half, 0)
+    yield by_hand("half precision, 300 by 300", half, half, 0, why=IN_FLOAT32)
     seven = boxes((0, 0, 7, 10))
     yield by_hand("IoU 0.7, thresholds 0.65 and 0.8", seven, SQUARE, IGNORED, positive=0.8,
                   negative=0.65, why="the thresholds are arguments")  # fmt: skip

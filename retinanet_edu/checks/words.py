@@ -91,6 +91,11 @@ def block(label: str, named: list[tuple[str, Any]], first: int = 0) -> list[str]
 # --- hints ----------------------------------------------------------------------------------------
 
 
+def is_finite(got: Any) -> bool:
+    """Whether it is a tensor without inf and nan."""
+    return isinstance(got, Tensor) and bool(got.isfinite().all())
+
+
 def explain_shape(got: Any, expected: Any) -> str:
     """What is wrong with the shape of a result; empty if nothing is."""
     if not isinstance(got, Tensor) or not isinstance(expected, Tensor):
@@ -101,6 +106,8 @@ def explain_shape(got: Any, expected: Any) -> str:
         return "one number is asked for: add all terms up with .sum()"
     if got.ndim == expected.ndim == 2 and got.shape == expected.shape[::-1]:
         return "it is transposed: rows and columns are exchanged"
+    if got.numel() == expected.numel() == 0:
+        return f"nothing has a shape too: {tuple(expected.shape)} is asked for, see reshape"
     if got.numel() == expected.numel():
         return "the number of values is right, their arrangement is not: see reshape and permute"
     if got.ndim != expected.ndim:
