@@ -1,11 +1,13 @@
-"""What several test files share: the built book, and the IoU of whole numbers."""
+"""What several test files share: a browser, the built book, and the IoU of whole numbers."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +39,12 @@ def built_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = build_book(BOOK, output)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return output / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Playwright's Browser; the module's tests are skipped where it or Chromium is missing."""
+    from browsing import headless
+
+    with headless() as browser:
+        yield browser

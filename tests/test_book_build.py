@@ -145,6 +145,21 @@ def test_a_small_book_builds(tmp_path):
     assert "Nothing is wrong" in (tmp_path / "_build/html/intro.html").read_text(encoding="utf-8")
 
 
+def test_a_page_loads_the_explorables_that_it_shows_and_no_other(tmp_path):
+    folder = small_book(tmp_path, '<div data-explorable="iou">Two boxes.</div>')
+    (folder / "plain.md").write_text("# No explorable\n\nText.\n", encoding="utf-8")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters: [{file: plain}]\n")
+    done = build_book(folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    html = tmp_path / "_build" / "html"
+    loaded = {
+        name: {Path(urlsplit(s).path).name for s in page.sources if "explorables/" in s}
+        for name in ("intro", "plain")
+        if (page := Page(html / f"{name}.html"))
+    }
+    assert loaded == {"intro": {"base.js", "scene.js", "iou.js"}, "plain": set()}
+
+
 @pytest.mark.parametrize("missing", BROKEN)
 def test_what_is_missing_stops_the_build(missing, tmp_path):
     text, complaint = BROKEN[missing]
