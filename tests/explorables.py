@@ -33,9 +33,12 @@ VISIT = f"""async ([name, hashes]) => {{
     const root = document.querySelector(`[data-explorable="${{name}}"]`);
     const seen = [];
     for (const hash of hashes) {{
-        const heard = new Promise(r => addEventListener("hashchange", r, {{ once: true }}));
         if (location.hash === hash) root.explorable.load();
-        else {{ location.hash = hash; await heard; }}
+        else {{
+            const heard = new Promise(r => addEventListener("hashchange", r, {{ once: true }}));
+            location.hash = hash;
+            await heard;
+        }}
         seen.push(({READ})(root));
     }}
     return seen;

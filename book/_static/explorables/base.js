@@ -46,6 +46,7 @@
   const QUIET = 400; // milliseconds without a change before an address or a sentence goes out
   const figures = [];
   let drawing; // Scene and Plot
+  let known = location.hash; // the part of the address that figures were told of
 
   const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
@@ -258,6 +259,7 @@
 
   // Keep what differs from the defaults in the address: no entry in the history, no scrolling.
   function remember() {
+    if (location.hash !== known) return; // a newer address, which is about to be loaded
     const parts = [];
     for (const { name, state, defaults } of figures) {
       for (const [key, value] of Object.entries(defaults)) {
@@ -268,6 +270,7 @@
     if (!parts.length && !location.hash.includes("=")) return; // a heading's address
     const bare = location.href.split("#")[0];
     history.replaceState(history.state, "", parts.length ? `${bare}#${parts.join("&")}` : bare);
+    known = location.hash;
   }
 
   function start(definition) {
@@ -281,7 +284,10 @@
     const waiting = window.explorables ?? [];
     window.explorables = { push: start }; // for scripts that come later
     waiting.forEach(start);
-    addEventListener("hashchange", () => figures.forEach((figure) => figure.load()));
+    addEventListener("hashchange", () => {
+      known = location.hash;
+      figures.forEach((figure) => figure.load());
+    });
   }
 
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", startAll);
