@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,18 @@ def build_book(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).parent / "jupyter-book", "build", source]
     flags = ["-W", "-n", "--keep-going", "-q", "--path-output", output]
     return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=600)
+
+
+def small_book(folder: Path, text: str) -> Path:
+    """The book's own settings around one page."""
+    for name in ("_ext", "_static"):
+        shutil.copytree(BOOK / name, folder / name)
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(BOOK / name, folder / name)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    page = f"# A page\n\n{text}\n\n```{{bibliography}}\n```\n"
+    (folder / "intro.md").write_text(page, encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

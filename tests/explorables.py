@@ -60,12 +60,31 @@ def theme_style(package: str) -> str:
     return (folder / f"{package.replace('_', '-')}.css").as_uri()
 
 
-def write_page(folder: Path, *names: str, scheme: str = "light", places: bool = True) -> Path:
-    """A page with these explorables, as the theme would dress it; or only with their scripts."""
+def write_page(
+    folder: Path,
+    *names: str,
+    scheme: str = "light",
+    places: bool = True,
+    more: Sequence[Path] = (),
+) -> Path:
+    """A page with these explorables, as the theme would dress it.
+
+    Args:
+        folder: for the page.
+        names: the explorables.
+        scheme: "light" or "dark".
+        places: whether they have a place on the page, or only their scripts are there.
+        more: scripts that are not the book's.
+
+    Returns:
+        its path.
+    """
     styles = [theme_style(name) for name in ("pydata_sphinx_theme", "sphinx_book_theme")]
     styles += [(STATIC / f"{name}.css").as_uri() for name in ("book", "explorables")]
     links = "".join(f'<link rel="stylesheet" href="{style}">' for style in styles)
-    scripts = "".join(f'<script src="{path.as_uri()}"></script>' for path in scripts_of(*names))
+    scripts = "".join(
+        f'<script src="{path.as_uri()}"></script>' for path in [*more, *scripts_of(*names)]
+    )
     places = "".join(f'<div data-explorable="{name}">{FALLBACK}</div>' for name in names if places)
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{links}'
     path = folder / f"{'-'.join(names) or 'none'}-{scheme}.html"
@@ -105,8 +124,9 @@ class Figure:
         name: str,
         scheme: str = "light",
         width: int = 1280,
+        more: Sequence[Path] = (),
     ) -> None:
-        path = write_page(folder, name, scheme=scheme)
+        path = write_page(folder, name, scheme=scheme, more=more)
         self.name = name
         self.page, self.visit = open_page(browser, path, scheme, width)
         self.root = self.page.locator(f'[data-explorable="{name}"]')
@@ -156,7 +176,10 @@ class Figure:
     def drag(
         self, label: str, dx: float, dy: float, *, corner: int | None = None, touch: bool = False
     ) -> None:
-        """Drag by pixels of the image: a box or a point, or corner 0…3 of a box, row by row."""
+        """Drag by pixels of the image: a box or a point, or corner 0…3 of a box, row by row.
+
+        Exact where a pixel of the image is at least one of the screen.
+        """
         part = self.part(label)
         part.scroll_into_view_if_needed()
         shape = part.locator(".shape, .touch").first if corner is None else None
@@ -164,8 +187,9 @@ class Figure:
         box = target.bounding_box()
         assert box is not None
         px = part.evaluate("g => parseFloat(g.ownerSVGElement.style.getPropertyValue('--px'))")
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        way = [(x + dx / px * t, y + dy / px * t) for t in (0, 0.5, 1)]
+        # Whole pixels of the screen, which is all that a mouse can say.
+        x, y = round(box["x"] + box["width"] / 2), round(box["y"] + box["height"] / 2)
+        way = [(x + round(dx / px * t), y + round(dy / px * t)) for t in (0, 0.5, 1)]
         if touch:
             self._touch(way)
             return

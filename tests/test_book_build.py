@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
-from conftest import BOOK, build_book
+from conftest import BOOK, build_book, small_book
 
 
 class Page(HTMLParser):
@@ -123,18 +122,6 @@ BROKEN = {
     "function": ("See {py:func}`retinanet_edu.boxes.nothing`.", "nothing"),
     "exercise": ("```{solution} nothing-asked\n:class: dropdown\nYes.\n```", "nothing-asked"),
 }
-
-
-def small_book(folder: Path, text: str) -> Path:
-    """The book's own settings around one page."""
-    for name in ("_ext", "_static"):
-        shutil.copytree(BOOK / name, folder / name)
-    for name in ("_config.yml", "references.bib"):
-        shutil.copy(BOOK / name, folder / name)
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
-    page = f"# A page\n\n{text}\n\n```{{bibliography}}\n```\n"
-    (folder / "intro.md").write_text(page, encoding="utf-8")
-    return folder
 
 
 def test_a_small_book_builds(tmp_path):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from browsing import open_page
+from browsing import open_page, serious
+from conftest import build_book, small_book
 from explorables import FALLBACK, FOLDER, NAMES, Figure, write_page
 
 LARGEST = 15_000  # bytes of a script: it is there to be read
@@ -153,3 +154,23 @@ def test_all_on_one_page_do_not_disturb_each_other(browser, tmp_path):
     assert page.evaluate(states) == changed
     assert visit.errors == []
     page.close()
+
+
+def test_in_the_book_they_fit_a_phone_and_its_theme(browser, tmp_path):
+    """The whole theme has styles and scripts that the pages above lack."""
+    places = "\n\n".join(f'<div data-explorable="{name}">{FALLBACK}</div>' for name in NAMES)
+    done = build_book(small_book(tmp_path, places), tmp_path)
+    assert done.returncode == 0, done.stderr
+    html = tmp_path / "_build" / "html" / "intro.html"
+    for scheme in ("light", "dark"):
+        page, visit = open_page(browser, html, scheme, 360)
+        for name in NAMES:
+            page.evaluate(f"location.hash = '{name}.nothing=1'")  # no selector for the theme
+        page.reload()
+        page.wait_for_timeout(200)
+        assert page.locator(".explorable .parts").count() == len(NAMES)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert serious(page) == []
+        assert visit.errors == []
+        assert all(url.startswith(("file:", "data:")) for url in visit.requests)
+        page.close()

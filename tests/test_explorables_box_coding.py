@@ -83,7 +83,7 @@ def test_arrow_keys_move_the_box_and_the_sliders(figure):
     figure.states([dict(zip(KEYS, (0, 0, 0, 0), strict=True))])
     figure.press(BOX, "ArrowRight", 16)
     assert figure.state()["dx"] == 16 / 64
-    figure.slide("dh: log of the height's factor", -2.5)
+    figure.slide("dh, log of a factor", -2.5)
     assert figure.state()["dh"] == pytest.approx(-2.5)
     right = decode_boxes(double(offsets_of(figure)), double(figure.read()["anchor"]))
     assert figure.read()["box"] == pytest.approx(right.tolist())

@@ -39,7 +39,8 @@
 //              of attributes); `text` is the content, null removes an attribute
 //   state      x.change({cut: 40}); x.check(key, value => is it allowed?) for values of links
 // Classes ground-truth, prediction, positive, background, ignored give a shape its role's colour
-// and line. The state is in the address, as #halves.cut=40&iou.truth=1,2,3,4.
+// and line; beware of classes that the theme has too (body, mark). Large data go into NAME.data.js.
+// The state is in the address, as #halves.cut=40&iou.truth=1,2,3,4.
 "use strict";
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
@@ -101,9 +102,9 @@
       add(root, "div", { class: "fallback" }).append(...fallback);
       const head = add(root, "div", { class: "head" });
       add(head, "strong", { text: title });
-      const body = add(root, "div", { class: "body" });
-      this.stage = add(body, "div", { class: "stage" });
-      this.panel = add(body, "div", { class: "panel" });
+      const parts = add(root, "div", { class: "parts" });
+      this.stage = add(parts, "div", { class: "stage" });
+      this.panel = add(parts, "div", { class: "panel" });
       this.below = add(root, "div", { class: "below" });
       // What is seen changes at once, what is heard when the reader pauses.
       this.seen = add(root, "p", { class: "verdict", "aria-hidden": "true" });
@@ -145,7 +146,6 @@
         }
         this.update();
       }
-      if (named) this.root.scrollIntoView({ block: "nearest" });
       this.loaded = true;
     }
 
@@ -279,14 +279,23 @@
     }
   }
 
+  // A link to a state leads to the first figure that it names.
+  function showNamed() {
+    const roots = [...document.querySelectorAll("[data-explorable]")];
+    const first = roots.find((root) => location.hash.includes(`${root.dataset.explorable}.`));
+    first?.scrollIntoView({ block: "nearest" });
+  }
+
   function startAll() {
     drawing = window.explorableDrawing({ add, set, format, clamp });
     const waiting = window.explorables ?? [];
     window.explorables = { push: start }; // for scripts that come later
     waiting.forEach(start);
+    showNamed();
     addEventListener("hashchange", () => {
       known = location.hash;
       figures.forEach((figure) => figure.load());
+      showNamed();
     });
   }
 

@@ -54,14 +54,14 @@
     const name = "prediction";
     scene.box({ get: decode, set: encode, label: "Predicted box", name, role: name });
 
-    x.slider("dx", { ...limits.dx, label: "dx: to the right, in anchor widths" });
-    x.slider("dy", { ...limits.dy, label: "dy: down, in anchor heights" });
-    x.slider("dw", { ...limits.dw, label: "dw: log of the width's factor" });
-    x.slider("dh", { ...limits.dh, label: "dh: log of the height's factor" });
+    x.slider("dx", { ...limits.dx, label: "dx, in anchor widths" });
+    x.slider("dy", { ...limits.dy, label: "dy, in anchor heights" });
+    x.slider("dw", { ...limits.dw, label: "dw, log of a factor" });
+    x.slider("dh", { ...limits.dh, label: "dh, log of a factor" });
     const sizes = [32, 64, 128].map((size) => [size, `${size} px`]);
-    x.choice("size", { label: "Anchor's size: the root of its area", options: sizes });
+    x.choice("size", { label: "Anchor's size, √area", options: sizes });
     const ratios = [[0.5, "½"], [1, "1"], [2, "2"]];
-    x.choice("ratio", { label: "Anchor's ratio, height / width", options: ratios });
+    x.choice("ratio", { label: "Anchor's height / width", options: ratios });
     const four = { format: (list) => list.map((value) => x.format(value)).join("\u2002") };
     const two = { format: (list) => list.map((value) => x.format(value, 2)).join(" × ") };
     const showAnchor = x.reading("anchor", "Anchor (px)", four);
@@ -85,7 +85,8 @@
         const zoom = 2 ** Math.max(0, Math.ceil(Math.log2(reach - 0.001)));
         const [w, h] = [(width + 2 * pad) * zoom, (height + 2 * pad) * zoom];
         scene.look([(width - w) / 2, (height - h) / 2, w, h]);
-        const text = zoom > 1 ? `picture of ${width} × ${height} px, ${zoom} times smaller` : "";
+        const small = `picture of ${width} × ${height} px, shown ${zoom} times smaller`;
+        const text = zoom > 1 ? small : "";
         x.set(zoomed, { x: (width - w) / 2 + 8 * scene.px, y: (height - h) / 2 + 18 * scene.px });
         x.set(zoomed, { text });
       }

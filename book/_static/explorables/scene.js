@@ -190,7 +190,9 @@ window.explorableDrawing = ({ add, set, format, clamp }) => {
       const written = (tick) => [tick].flat().concat(String(tick).replace("-", "−")).slice(0, 2);
       for (const [at, text] of (options.xticks ?? options.x).map(written)) {
         add(axes, "path", { d: `M${this.X(at)} ${top}V${bottom}` });
-        add(axes, "text", { x: this.X(at), y: bottom + 15, "text-anchor": "middle", text });
+        const last = this.X(at) > right - 1 && text.length > 3; // a long word ends at the edge
+        const place = { x: this.X(at), y: bottom + 15, "text-anchor": last ? "end" : "middle" };
+        add(axes, "text", { ...place, text });
       }
       for (const [at, text] of (options.yticks ?? options.y).map(written)) {
         add(axes, "path", { d: `M${left} ${this.Y(at)}H${right}` });
