@@ -1,11 +1,12 @@
-"""What several test files share: the built book, the forms of a function, exact IoU, counting."""
+"""What several test files share: browser and built book, the forms of a function, exact IoU."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,18 @@ def build_book(source: Path, output: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=600)
 
 
+def small_book(folder: Path, text: str) -> Path:
+    """The book's own settings around one page."""
+    for name in ("_ext", "_static"):
+        shutil.copytree(BOOK / name, folder / name)
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(BOOK / name, folder / name)
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
+    page = f"# A page\n\n{text}\n\n```{{bibliography}}\n```\n"
+    (folder / "intro.md").write_text(page, encoding="utf-8")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def built_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built pages. A warning fails every test that wants them."""
@@ -71,3 +84,12 @@ def built_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = build_book(BOOK, output)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return output / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Playwright's Browser; the module's tests are skipped where it or Chromium is missing."""
+    from browsing import headless
+
+    with headless() as browser:
+        yield browser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 import yaml
-from conftest import BOOK, build_book
+from conftest import BOOK, build_book, small_book
 
 
 class Page(HTMLParser):
@@ -125,24 +124,27 @@ BROKEN = {
 }
 
 
-def small_book(folder: Path, text: str) -> Path:
-    """The book's own settings around one page."""
-    for name in ("_ext", "_static"):
-        shutil.copytree(BOOK / name, folder / name)
-    for name in ("_config.yml", "references.bib"):
-        shutil.copy(BOOK / name, folder / name)
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\n")
-    page = f"# A page\n\n{text}\n\n```{{bibliography}}\n```\n"
-    (folder / "intro.md").write_text(page, encoding="utf-8")
-    return folder
-
-
 def test_a_small_book_builds(tmp_path):
     done = build_book(
         small_book(tmp_path, "Nothing is wrong, says {cite:t}`lin2017focal`."), tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "Nothing is wrong" in (tmp_path / "_build/html/intro.html").read_text(encoding="utf-8")
+
+
+def test_a_page_loads_the_explorables_that_it_shows_and_no_other(tmp_path):
+    folder = small_book(tmp_path, '<div data-explorable="iou">Two boxes.</div>')
+    (folder / "plain.md").write_text("# No explorable\n\nText.\n", encoding="utf-8")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters: [{file: plain}]\n")
+    done = build_book(folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    html = tmp_path / "_build" / "html"
+    loaded = {
+        name: {Path(urlsplit(s).path).name for s in page.sources if "explorables/" in s}
+        for name in ("intro", "plain")
+        if (page := Page(html / f"{name}.html"))
+    }
+    assert loaded == {"intro": {"base.js", "scene.js", "iou.js"}, "plain": set()}
 
 
 @pytest.mark.parametrize("missing", BROKEN)
