@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # Strict: each cell of each notebook runs again, and prints what is stored, or it fails.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with book/sanitize.cfg
 
-.PHONY: help demo book lab notebooks test mutation lint install clean
+.PHONY: help demo book lab notebooks test bench mutation lint install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make notebooks      run every chapter again and store what it prints"
 	@echo "make test           run every test, every chapter among them"
 	@echo "make mutation       change the code a little, again and again: do the tests notice?"
+	@echo "make bench          ours against torchvision's RetinaNet, in ten minutes (BENCH=--quick: one)"
 	@echo "make lint           style and types"
 	@echo "make install        only the virtual environment, .venv"
 	@echo "make clean          remove the virtual environment and all runs"
@@ -77,6 +78,8 @@ mutation: export OMP_WAIT_POLICY = PASSIVE
 mutation: export GOMP_SPINCOUNT = 0
 mutation: .venv/.mutation
 	@nice -n 15 $(BIN)/python -W ignore tests/mutation/run.py --record $(MODULES)
+bench: .venv/.dev
+	@$(BIN)/python benchmarks/speed.py $(BENCH)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

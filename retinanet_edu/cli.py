@@ -121,7 +121,7 @@ def _predict(options: argparse.Namespace) -> None:
     from retinanet_edu.detection import predict
     from retinanet_edu.plotting import plot_detections
 
-    model = load_checkpoint(options.checkpoint, device=_device(options))
+    model = load_checkpoint(options.checkpoint, device=_device(options)).for_inference()
     options.output.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
     failed: list[Path] = []

@@ -146,9 +146,10 @@ def _match_in_turn(
     anchors, boxes = anchors.to(dtype), boxes.to(dtype)
     x1, y1, x2, y2 = anchors.T.contiguous()  # (N,) each
     anchor_area = box_area(anchors)
-    match = torch.empty(len(boxes), len(anchors), dtype=torch.int64)
-    for image, (some, hidden) in enumerate(zip(boxes, difficult)):
-        others, near = torch.zeros_like(x1), torch.zeros_like(x1)  # best IoU with either kind
+    match = torch.full((len(boxes), len(anchors)), BACKGROUND)
+    for row, some, hidden in zip(match, boxes, difficult):
+        best = torch.zeros_like(x1)  # IoU, with the objects that are not difficult
+        near = torch.zeros_like(x1) if hidden.any() else best  # with those that are
         claimed = torch.zeros_like(x1, dtype=torch.bool)
         numbers = (some.tolist(), box_area(some).tolist(), hidden.tolist())
         for (left, top, right, bottom), area, is_difficult in zip(*numbers):
@@ -159,13 +160,15 @@ def _match_in_turn(
             height = y2.clamp(max=bottom).sub_(y1.clamp(min=top))
             intersection = width.mul_(height)
             iou = intersection.div_((anchor_area + area).sub_(intersection))
-            best = near if is_difficult else others
+            if is_difficult:
+                torch.maximum(near, iou, out=near)
+                continue
             torch.maximum(best, iou, out=best)
-            if force_match and not is_difficult and 0 < (most := float(iou.max())) < positive:
+            if force_match and 0 < (most := float(iou.max())) < positive:
                 claimed |= iou == most
-        match[image] = torch.where(torch.maximum(others, near) < negative, BACKGROUND, IGNORED)
+        row.masked_fill_(torch.maximum(best, near) >= negative, IGNORED)
         # Which object it is, is asked of the few positive anchors alone.
-        found = ((others >= positive) | claimed).nonzero()[:, 0]
+        found = (claimed | (best >= positive)).nonzero()[:, 0]
         candidates = some.masked_fill(hidden[:, None], 0)
-        match[image, found] = pairwise_iou(anchors[found], candidates).argmax(dim=1)
+        row[found] = pairwise_iou(anchors[found], candidates).argmax(dim=1)
     return match

@@ -1,0 +1,30 @@
+"""The rows of a run as a Markdown table, for the book."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """What was compared, both times, and how many times faster ours is."""
+    hardware, versions = result["hardware"], result["versions"]
+    device = hardware["gpu"] or f"{hardware['processor']}, {hardware['threads']} threads"
+    lines = [
+        f"`{result['command']}` on {device}; torch {versions['torch']}, torchvision "
+        f"{versions['torchvision']}, commit {result['commit']}.",
+        "",
+        "| what | settings | ours, ms | torchvision, ms | ratio | its quartiles | memory |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["rows"]:
+        shown = {n: v for n, v in row["settings"].items() if n != "logits_bytes"}
+        settings = ", ".join(f"{name} {value}" for name, value in shown.items())
+        low, high = row["ratio_quartiles"]
+        memory = ""
+        if "ours_bytes" in row:
+            memory = f"× {row['ours_bytes'] / row['theirs_bytes']:.2f}"
+        lines.append(
+            f"| {row['group']} | {settings} | {row['ours_ms']:.3g} | {row['theirs_ms']:.3g} | "
+            f"{row['ratio']:.2f} | {low:.2f}–{high:.2f} | {memory} |"
+        )
+    return "\n".join(lines) + "\n"
