@@ -78,6 +78,7 @@ mutation: export OMP_WAIT_POLICY = PASSIVE
 mutation: export GOMP_SPINCOUNT = 0
 mutation: .venv/.mutation
 	@nice -n 15 $(BIN)/python -W ignore tests/mutation/run.py --record $(MODULES)
+
 bench: .venv/.dev
 	@$(BIN)/python benchmarks/speed.py $(BENCH)
 
