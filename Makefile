@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # Strict: each cell of each notebook runs again, and prints what is stored, or it fails.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with book/sanitize.cfg
 
-.PHONY: help demo book lab notebooks test bench lint install clean
+.PHONY: help demo book lab notebooks test bench mutation lint install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make lab            open the chapters in JupyterLab"
 	@echo "make notebooks      run every chapter again and store what it prints"
 	@echo "make test           run every test, every chapter among them"
+	@echo "make mutation       change the code a little, again and again: do the tests notice?"
 	@echo "make bench          ours against torchvision's RetinaNet, in ten minutes (BENCH=--quick: one)"
 	@echo "make lint           style and types"
 	@echo "make install        only the virtual environment, .venv"
@@ -70,6 +71,13 @@ test: export OMP_WAIT_POLICY = PASSIVE
 test: export GOMP_SPINCOUNT = 0
 test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) tests book/*.ipynb
+
+# MODULES="boxes.py coding.py" names some of the modules; without it, all.
+mutation: export OMP_NUM_THREADS = 1
+mutation: export OMP_WAIT_POLICY = PASSIVE
+mutation: export GOMP_SPINCOUNT = 0
+mutation: .venv/.mutation
+	@nice -n 15 $(BIN)/python -W ignore tests/mutation/run.py --record $(MODULES)
 
 bench: .venv/.dev
 	@$(BIN)/python benchmarks/speed.py $(BENCH)
