@@ -87,9 +87,8 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
     width = (torch.minimum(ax2, bx2) - torch.maximum(ax1, bx1)).clamp(min=0)  # (..., N, M)
     height = (torch.minimum(ay2, by2) - torch.maximum(ay1, by1)).clamp(min=0)
     intersection = width * height
-    area_a = (ax2 - ax1).clamp(min=0) * (ay2 - ay1).clamp(min=0)
-    area_b = (bx2 - bx1).clamp(min=0) * (by2 - by1).clamp(min=0)
-    union = area_a + area_b - intersection
+    # The area of an inverted box may have any sign here: it shares nothing with any other.
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
     return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
 
 

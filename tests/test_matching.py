@@ -371,3 +371,11 @@ def test_objects_of_every_kind_are_matched_in_both_forms_alike(
     assert (found[0] == IGNORED).any()
     assert (found[0] == BACKGROUND).any()
     assert torch.equal(*found)
+
+
+def test_thresholds_have_names_and_an_object_of_one_square_pixel_is_one() -> None:
+    anchors = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 1]])
+    settings = {"positive": 0.9, "negative": 0.5, "force_match": False}
+    assert match_anchors(anchors, anchors[:1], **settings).tolist() == [0, IGNORED]
+    none = torch.tensor([False])
+    assert match_targets(anchors, anchors[:1], none, **settings).tolist() == [0, IGNORED]

@@ -267,3 +267,10 @@ def test_labels_that_do_not_fit_are_refused(count: int) -> None:
         nms_per_class(STRIPS, torch.rand(5), torch.zeros(count).long(), 0.5)
     with pytest.raises(ValueError, match=r"4 scores need boxes \(4, 4\)"):
         nms_per_class(STRIPS, torch.rand(4), torch.zeros(5).long(), 0.5)
+
+
+def test_classes_do_not_meet_however_small_their_boxes_are() -> None:
+    """In shares of the picture, all of which lie within one unit."""
+    boxes = torch.tensor([[0.1, 0.1, 0.9, 0.9], [0.1, 0.1, 0.9, 0.9], [0.0, 0.0, 1.0, 1.0]])
+    kept = nms_per_class(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.tensor([0, 1, 2]), 0.5)
+    assert kept.tolist() == [0, 1, 2]
