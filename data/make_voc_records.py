@@ -94,9 +94,11 @@ def candidates(model: RetinaNet, photo: Tensor) -> dict[str, np.ndarray]:
     image = EvalTransform(model.image_size).image(photo)
     padded = pad_images([image])
     said = model(padded)
-    scores, anchors, labels = _candidates(
-        said.class_logits[0], said.anchors_per_level, SCORE_THRESHOLD, TOP_K
-    )
+    found = _candidates(said.class_logits, said.anchors_per_level, SCORE_THRESHOLD, TOP_K)
+    scores, anchors, labels = (numbers[found.scores >= 0] for numbers in found)  # (C,), best first
+    ends = torch.tensor(said.anchors_per_level).cumsum(dim=0)
+    by_level = torch.bucketize(anchors, ends, right=True).argsort(stable=True)
+    scores, anchors, labels = scores[by_level], anchors[by_level], labels[by_level]
     sizes = {"picture_size": photo, "image_size": image, "padded_size": padded}
     return {
         "scores": scores.numpy(),
