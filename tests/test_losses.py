@@ -835,3 +835,18 @@ def test_a_gpu_has_few_operations_to_do_and_is_never_waited_for(
         lambda: criterion(predictions, anchors, targets, **settings).total.backward()
     )
     assert 50 < counted.total() <= 120
+
+
+def test_arguments_have_names() -> None:
+    predictions, targets = random_predictions(1), targets_of(truth((HERE, 1)))
+    named = criterion(predictions=predictions, anchors=ANCHORS, targets=targets)
+    assert named.total == criterion(predictions, ANCHORS, targets).total
+
+
+def test_a_second_derivative_is_refused_where_there_is_none() -> None:
+    predictions, targets = random_predictions(1), targets_of(truth((HERE, 1)))
+    factor = torch.ones((), requires_grad=True)
+    loss = factor * criterion(predictions, ANCHORS, targets).classification
+    (slope,) = torch.autograd.grad(loss, predictions.class_logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
