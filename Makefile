@@ -21,7 +21,7 @@ help:
 	@echo "make notebooks      run every chapter again and store what it prints"
 	@echo "make test           run every test, every chapter among them"
 	@echo "make mutation       change the code a little, again and again: do the tests notice?"
-	@echo "make bench          ours against torchvision's RetinaNet, in ten minutes (BENCH=--quick: one)"
+	@echo "make bench          ours against torchvision's RetinaNet, in six minutes (BENCH=--quick: in less than one)"
 	@echo "make lint           style and types"
 	@echo "make install        only the virtual environment, .venv"
 	@echo "make clean          remove the virtual environment and all runs"

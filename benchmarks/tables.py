@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def digits(milliseconds: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{milliseconds:.0f}" if milliseconds >= 1000 else f"{milliseconds:.3g}"
+
+
 def markdown(result: dict[str, Any]) -> str:
     """What was compared, both times, and how many times faster ours is."""
     hardware, versions = result["hardware"], result["versions"]
@@ -24,7 +29,8 @@ def markdown(result: dict[str, Any]) -> str:
         if "ours_bytes" in row:
             memory = f"× {row['ours_bytes'] / row['theirs_bytes']:.2f}"
         lines.append(
-            f"| {row['group']} | {settings} | {row['ours_ms']:.3g} | {row['theirs_ms']:.3g} | "
+            f"| {row['group']} | {settings} | {digits(row['ours_ms'])} | "
+            f"{digits(row['theirs_ms'])} | "
             f"{row['ratio']:.2f} | {low:.2f}–{high:.2f} | {memory} |"
         )
     return "\n".join(lines) + "\n"
