@@ -17,6 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from retinanet_edu import interop
 from retinanet_edu.anchors import SIZES, STRIDES, AnchorGenerator
 from retinanet_edu.backbone import BLOCKS
+from retinanet_edu.boxes import pairwise_iou
 from retinanet_edu.demo import shapes_model
 from retinanet_edu.model import RetinaNet, retinanet_resnet
 from retinanet_edu.structures import Targets
@@ -110,8 +111,6 @@ def realistic_logits(
     batch: int, num_classes: int, anchors: Tensor, size: int, objects: int = 10
 ) -> Tensor:
     """As of a trained network: surely nothing, but for the anchors that overlap an object."""
-    from retinanet_edu.boxes import pairwise_iou
-
     g = torch.Generator().manual_seed(2)
     logits = torch.randn(batch, len(anchors), num_classes, generator=g) * 0.8 - 7
     boxes = random_boxes(batch, objects, size, seed=3)

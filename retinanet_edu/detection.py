@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -144,6 +145,7 @@ def _few_candidates(
     return _best_first(chosen[None], anchor[None], label[None], score_threshold)
 
 
+@cache  # asked for each image, and there may be no small divisor
 def _block(anchors: int, num_classes: int) -> int:
     """A divisor of `anchors` that makes blocks long enough for a maximum at full speed."""
     return next(

@@ -322,7 +322,7 @@ def _check_labels(targets: Targets, num_classes: int) -> None:
     rows = torch.arange(targets.labels.shape[1], device=targets.count.device)  # (M,)
     is_object = rows < targets.count[:, None]  # (B, M)
     is_wrong = is_object & ((targets.labels < 0) | (targets.labels >= num_classes))
-    if is_wrong.device.type != "cpu":
+    if not is_on_cpu(is_wrong):
         torch._assert_async(~is_wrong.any())  # does not wait for the answer
     elif is_wrong.any():
         labels = targets.labels[is_object]

@@ -93,3 +93,21 @@ def browser() -> Iterator[Any]:
 
     with headless() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def opened(
+    request: pytest.FixtureRequest, browser: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    """The explorable that the test's module calls NAME, alone on a page."""
+    from explorables import Figure
+
+    name = request.module.NAME
+    with Figure(browser, tmp_path_factory.mktemp(name), name) as figure:
+        yield figure
+
+
+@pytest.fixture
+def figure(opened: Any) -> Any:
+    """That explorable as a reader finds it."""
+    return opened.reset()

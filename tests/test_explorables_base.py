@@ -53,11 +53,6 @@ def opened(browser, tmp_path_factory):
         yield figure
 
 
-@pytest.fixture
-def figure(opened):
-    return opened.reset()
-
-
 def test_axe_finds_nothing_in_any_part(figure):
     assert figure.findings() == []
     assert figure.overflow() == []

@@ -11,19 +11,9 @@ from explorables import Figure
 
 from retinanet_edu import AnchorGenerator, decode_boxes, encode_boxes
 
+NAME = "box-coding"
 BOX = "Predicted box"
 KEYS = ("dx", "dy", "dw", "dh")
-
-
-@pytest.fixture(scope="module")
-def opened(browser, tmp_path_factory):
-    with Figure(browser, tmp_path_factory.mktemp("box-coding"), "box-coding") as figure:
-        yield figure
-
-
-@pytest.fixture
-def figure(opened):
-    return opened.reset()
 
 
 def double(numbers) -> torch.Tensor:

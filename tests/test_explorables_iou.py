@@ -7,22 +7,11 @@ import random
 import pytest
 import torch
 from conftest import fraction_iou
-from explorables import Figure
 
 from retinanet_edu import pairwise_iou
 
+NAME = "iou"
 OBJECT, PREDICTION = "Object's box", "Predicted box"
-
-
-@pytest.fixture(scope="module")
-def opened(browser, tmp_path_factory):
-    with Figure(browser, tmp_path_factory.mktemp("iou"), "iou") as figure:
-        yield figure
-
-
-@pytest.fixture
-def figure(opened):
-    return opened.reset()
 
 
 def random_box(rng: random.Random) -> list[int]:
