@@ -22,7 +22,7 @@ from retinanet_edu.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from retinanet_edu.data.loading import Batch, EpochBatches, make_loader
+from retinanet_edu.data.loading import Batch, EpochBatches, make_loader, shape_groups
 from retinanet_edu.data.transforms import TrainTransform
 from retinanet_edu.errors import CheckpointError, DataError, TrainingError
 from retinanet_edu.evaluation import check_classes, evaluate
@@ -104,7 +104,14 @@ def train(
     model.classes = tuple(getattr(train_data, "classes", model.classes))
     check_classes(model, val_data)
 
-    batches = EpochBatches(len(train_data), batch_size, seed=seed, rank=rank, world_size=world_size)
+    batches = EpochBatches(
+        len(train_data),
+        batch_size,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        groups=shape_groups(train_data),
+    )
     loader = make_loader(
         train_data,
         transform or TrainTransform(model.image_size),

@@ -561,11 +561,11 @@ def test_pictures_are_scaled_to_the_models_size_or_to_the_given_one_and_padded()
     model = Finder(image_size=200)
     image = picture((100, 300), (30, 20, 90, 80))
     predict(model, image)
-    assert model.seen == [(1, 3, 128, 256)]  # 67 × 200, to multiples of 128
+    assert model.seen == [(1, 3, 96, 224)]  # 67 × 200, to multiples of 32
     assert_found(predict(model, image, image_size=600), ((100, 300), (30, 20, 90, 80), "red"), 600)
-    assert model.seen[1] == (1, 3, 256, 640)
+    assert model.seen[1] == (1, 3, 224, 608)
     predict(model, [image], image_size=120)
-    assert model.seen[2] == (1, 3, 128, 128)
+    assert model.seen[2] == (1, 3, 64, 128)
     assert model.image_size == 200
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 from itertools import chain
+from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from retinanet_edu.data.loading import (
     complete,
     make_loader,
     pad_images,
+    shape_groups,
 )
 from retinanet_edu.data.transforms import TrainTransform
 from retinanet_edu.errors import DataError
@@ -66,15 +69,15 @@ def epoch_of(workers: int, epochs: tuple[int, ...] = (0,), seed: int = 0) -> lis
     ("sizes", "expected"),
     [
         ([(128, 128)], (128, 128)),
-        ([(129, 1)], (256, 128)),
-        ([(100, 300), (200, 50)], (256, 384)),
-        ([(1, 1), (1, 1), (1, 1)], (128, 128)),
+        ([(129, 1)], (160, 32)),
+        ([(100, 300), (200, 50)], (224, 320)),
+        ([(1, 1), (1, 1), (1, 1)], (32, 32)),
     ],
 )
-def test_images_lie_at_the_top_left_of_the_least_multiples_of_128(
+def test_images_lie_at_the_top_left_of_the_least_multiples_of_32(
     sizes: list[tuple[int, int]], expected: tuple[int, int]
 ) -> None:
-    assert PAD_MULTIPLE == 128
+    assert PAD_MULTIPLE == 32
     images = [torch.rand(3, *size) + 1 for size in sizes]
     batch = pad_images(images)
     assert batch.shape == (len(sizes), 3, *expected)
@@ -98,7 +101,7 @@ def test_a_batch_pads_its_targets_and_keeps_the_originals() -> None:
         }
         samples.append((torch.rand(3, *size), target, {"image_id": str(n), "size": size}))
     batch = collate(samples)
-    assert batch.images.shape == (3, 3, 256, 128)
+    assert batch.images.shape == (3, 3, 160, 64)
     assert batch.image_sizes == [(30, 50), (140, 20), (10, 10)]
     assert [original["image_id"] for original in batch.originals] == ["2", "0", "1"]
     targets = batch.targets
@@ -212,6 +215,30 @@ def test_an_epoch_has_every_sample_once_and_the_last_batch_is_the_shorter() -> N
     assert sorted(chain(*batches)) == list(range(10))
     assert keys_of(5, 2, shuffle=False) == [[0, 1], [2, 3], [4]]
     assert keys_of(0, 2) == []
+
+
+def test_a_batch_is_of_one_group_but_for_what_is_left_of_each() -> None:
+    groups = [int(i % 3 == 0) for i in range(50)]  # 33 and 17
+    for world_size in (1, 2):
+        ranks = [
+            keys_of(50, 4, 3, groups=groups, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        assert len({len(batches) for batches in ranks}) == 1
+        assert sorted(chain(*(chain(*batches) for batches in ranks))) == list(range(50))
+        together = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
+        mixed = [len({groups[i] for i in batch}) == 2 for batch in together]
+        # 33 = 8 · 4 + 1 and 17 = 4 · 4 + 1; of 8: 4 · 8 + 1 and 2 · 8 + 1.
+        assert sum(mixed) <= 1
+        kinds = [groups[batch[0]] for batch, mix in zip(together, mixed, strict=True) if not mix]
+        assert kinds not in (sorted(kinds), sorted(kinds, reverse=True))  # they take turns
+    assert keys_of(50, 4, 3, groups=[0] * 50) == keys_of(50, 4, 3)
+    assert keys_of(5, 2, shuffle=False, groups=[0, 1, 0, 1, 0]) == [[0, 2], [1, 3], [4]]
+
+
+def test_high_and_wide_pictures_are_two_groups_where_sizes_are_known() -> None:
+    assert shape_groups(SimpleNamespace(sizes=[(3, 4), (4, 3), (3, 3), (inf, inf)])) == [0, 1, 0, 0]
+    assert shape_groups(Noise()) is None
 
 
 def test_each_epoch_and_each_seed_has_its_own_order() -> None:

@@ -19,8 +19,9 @@ from retinanet_edu.data.transforms import picture_size
 from retinanet_edu.errors import DataError
 from retinanet_edu.structures import Targets
 
-# The coarsest stride: a multiple of it makes every level's grid exact.
-PAD_MULTIPLE = 128
+# The stride of C5: a map of the top-down path is then exactly twice as large as the one above it.
+# More, up to the coarsest stride, would only be more padding to compute on.
+PAD_MULTIPLE = 32
 
 
 class Batch(NamedTuple):
@@ -178,12 +179,16 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     Of several processes each takes every `world_size`-th sample of the same order, and the order
     is wrapped so that all take equally many. Call `set_epoch` before each epoch.
 
+    Where samples are of several groups, such as wide and high pictures, a batch is of one group,
+    but for what is left over of each: less padding than a mixture needs.
+
     Args:
         length: of the dataset.
         batch_size: images a batch of this process; the last of an epoch may have fewer.
         seed: of the run.
         shuffle: else the order is that of the dataset.
         rank, world_size: this process, and how many there are.
+        groups: a number a sample; None where all belong together.
 
     Law:
         Over all ranks an epoch has every sample, and fewer than `world_size` repeats.
@@ -198,6 +203,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        groups: Sequence[int] | None = None,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
@@ -205,6 +211,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
+        self.groups = np.asarray([0] * length if groups is None else groups)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -220,12 +227,35 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.length)
+        random = np.random.default_rng([self.seed, self.epoch])
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        wrapped = np.resize(order, self._per_process * self.world_size)
-        own = wrapped[self.rank :: self.world_size]
-        for start in range(0, len(own), self.batch_size):
-            yield [(self.epoch, int(i)) for i in own[start : start + self.batch_size]]
+            order = random.permutation(self.length)
+        order = np.resize(order, self._per_process * self.world_size)
+        size = self.batch_size * self.world_size
+        groups, batches, rest = np.unique(self.groups), [], order[:0]
+        for group in groups:
+            members = order[self.groups[order] == group]
+            whole = len(members) // size * size
+            batches += [members[i : i + size] for i in range(0, whole, size)]
+            rest = np.append(rest, members[whole:])
+        batches += [rest[i : i + size] for i in range(0, len(rest), size)]
+        if self.shuffle and len(groups) > 1:  # else one group would come after the other
+            batches = [batches[i] for i in random.permutation(len(batches))]
+        for batch in batches:
+            yield [(self.epoch, int(i)) for i in batch[self.rank :: self.world_size]]
+
+
+def shape_groups(data: Any) -> list[int] | None:
+    """Which pictures are higher than wide, for `EpochBatches`.
+
+    Args:
+        data: a dataset; it is asked for `sizes`, (H, W) of each picture.
+
+    Returns:
+        0 or 1 for each picture, or None where the dataset does not know.
+    """
+    sizes = getattr(data, "sizes", None)
+    return None if sizes is None else [int(height > width) for height, width in sizes]
 
 
 def make_loader(

@@ -49,6 +49,7 @@ class VOCDataset(torch.utils.data.Dataset):
     Attributes:
         classes: K names, label k is `classes[k]`.
         image_ids: one an image, as "000005", or "2007/000005" where there are several years.
+        sizes: (H, W) of each picture in pixels, as its annotation says.
 
     Raises:
         DataError: something is missing or wrong; the message names the file, the object and what
@@ -98,7 +99,7 @@ class VOCDataset(torch.utils.data.Dataset):
         objects = list(compress(objects, kept))
         self.image_ids = list(compress(pictures, kept))
         self._pictures = list(compress(pictures.values(), kept))
-        self._sizes = [annotation.size for annotation in compress(annotations, kept)]
+        self.sizes = [annotation.size for annotation in compress(annotations, kept)]
         # One tensor for all images: workers are sent a handful of tensors, not thousands.
         every = [o for found in objects for o in found]
         self._boxes = torch.tensor([o.box for o in every], dtype=torch.float32).reshape(-1, 4)
@@ -116,7 +117,7 @@ class VOCDataset(torch.utils.data.Dataset):
         Raises:
             DataError: the picture is damaged, or of another size than its annotation says.
         """
-        path, (height, width) = self._pictures[index], self._sizes[index]
+        path, (height, width) = self._pictures[index], self.sizes[index]
         image, target = read_image(path), self.target(index)
         # One pixel is rounding. More is another picture, and then the boxes lie elsewhere too.
         if max(height, width) < math.inf and (

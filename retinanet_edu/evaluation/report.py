@@ -169,7 +169,9 @@ def evaluate(
     if len(data) == 0:
         raise DataError("there are no pictures to evaluate on")
     loss = partial(criterion, **(criterion_settings or {}))
-    share = {"rank": dist.get_rank(), "world_size": dist.get_world_size()} if distributed else {}
+    share: dict[str, Any] = (
+        {"rank": dist.get_rank(), "world_size": dist.get_world_size()} if distributed else {}
+    )
     batches = EpochBatches(len(data), batch_size, shuffle=False, **share)
     loader = make_loader(data, EvalTransform(model.image_size), batches, workers=workers)
     rows: dict[int, tuple[Detections, dict, float]] = {}  # by index of the picture
