@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # Strict: each cell of each notebook runs again, and prints what is stored, or it fails.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with book/sanitize.cfg
 
-.PHONY: help demo book lab notebooks test bench mutation lint install clean
+.PHONY: help demo book lab notebooks test bench accuracy mutation lint install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test           run every test, every chapter among them"
 	@echo "make mutation       change the code a little, again and again: do the tests notice?"
 	@echo "make bench          ours against torchvision's RetinaNet, in six minutes (BENCH=--quick: in less than one)"
+	@echo "make accuracy       both trained on the same photographs (VOC=folder WEIGHTS=file ACCURACY=--small)"
 	@echo "make lint           style and types"
 	@echo "make install        only the virtual environment, .venv"
 	@echo "make clean          remove the virtual environment and all runs"
@@ -81,6 +82,10 @@ mutation: .venv/.mutation
 
 bench: .venv/.dev
 	@$(BIN)/python benchmarks/speed.py $(BENCH)
+
+# VOC=folder that contains VOCdevkit, WEIGHTS=backbone's file; ACCURACY="--small" for two CPU cores.
+accuracy: .venv/.dev
+	@$(BIN)/python benchmarks/accuracy.py --data $(VOC) $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ACCURACY)
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
