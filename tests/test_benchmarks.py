@@ -28,15 +28,16 @@ def run(folder: Path, *groups: str) -> dict:
 
 def test_the_command_compares_and_writes_a_record_a_table_and_a_figure(tmp_path: Path) -> None:
     """Each case compares the results of both sides before it times them, or fails."""
-    result = run(tmp_path, "matching", "coding", "focal", "matching-and-loss", "postprocess")
-    assert {row["group"] for row in result["rows"]} <= GROUPS
-    assert len(result["rows"]) == 8
+    groups = ("matching", "coding", "focal", "matching-and-loss", "postprocess", "graph")
+    result = run(tmp_path, *groups)
+    assert {row["group"] for row in result["rows"]} <= GROUPS | {"recorded launches"}
+    assert len(result["rows"]) == 9
     for row in result["rows"]:
         assert row["ours_ms"] > 0
         assert row["theirs_ms"] > 0
         assert row["ratio_quartiles"][0] <= row["ratio"] <= row["ratio_quartiles"][1]
     table = (tmp_path / "speed-cpu.md").read_text().splitlines()
-    assert sum(line.startswith("|") for line in table) == 2 + 8
+    assert sum(line.startswith("|") for line in table) == 2 + 9
     assert (tmp_path / "speed-cpu.png").stat().st_size > 10_000
 
 
