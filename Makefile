@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 # Strict: each cell of each notebook runs again, and prints what is stored, or it fails.
 NBVAL := --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with book/sanitize.cfg
 
-.PHONY: help demo book lab notebooks test bench accuracy mutation lint install clean
+.PHONY: help demo book lab notebooks test bench accuracy soak mutation lint install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make notebooks      run every chapter again and store what it prints"
 	@echo "make test           run every test, every chapter among them"
 	@echo "make mutation       change the code a little, again and again: do the tests notice?"
+	@echo "make soak           kill training runs, damage files: nothing is lost, nothing hangs"
 	@echo "make bench          ours against torchvision's RetinaNet, in six minutes (BENCH=--quick: in less than one)"
 	@echo "make accuracy       both trained on the same photographs (VOC=folder WEIGHTS=file ACCURACY=--small)"
 	@echo "make lint           style and types"
@@ -74,6 +75,10 @@ test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) tests book/*.ipynb
 
 # MODULES="boxes.py coding.py" names some of the modules; without it, all.
+# A training run killed sixty times, and readers given files that are damaged at random.
+soak: .venv/.dev
+	@$(BIN)/python tests/soak.py
+
 mutation: export OMP_NUM_THREADS = 1
 mutation: export OMP_WAIT_POLICY = PASSIVE
 mutation: export GOMP_SPINCOUNT = 0

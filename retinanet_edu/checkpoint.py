@@ -91,6 +91,16 @@ def save_checkpoint(
         raise CheckpointError(f"{path}: could not be written ({error})") from error
 
 
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the halves of checkpoints that processes left which were killed while writing.
+
+    Args:
+        folder: in which nobody else is writing.
+    """
+    for path in Path(folder).glob(".*.pt.*"):
+        path.unlink(missing_ok=True)
+
+
 def read_checkpoint(path: str | Path) -> dict:
     """The content of a checkpoint, verified, on the CPU.
 

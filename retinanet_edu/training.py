@@ -20,6 +20,7 @@ from retinanet_edu.checkpoint import (
     check_conventions,
     load_weights,
     read_checkpoint,
+    remove_leftovers,
     save_checkpoint,
 )
 from retinanet_edu.data.loading import Batch, EpochBatches, make_loader, shape_groups
@@ -142,6 +143,9 @@ def train(
     is_amp = device.type == "cuda" if amp is None else amp
     autocast = torch.autocast(device.type, torch.bfloat16) if is_amp else nullcontext()
     is_first = rank == 0
+    if history and is_first:  # a run that was killed may have left less, or half a file
+        _write_metrics(output, history)
+        remove_leftovers(output)
     board = _tensorboard(output) if is_first else None
 
     bar = tqdm(
@@ -331,12 +335,16 @@ def _finish_epoch(
         model,
         training={"identity": identity, "optimizer": descent.state_dict(), "history": rows},
     )
-    (output / METRICS).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    _write_metrics(output, rows)
     if board is not None:
         for name, value in row.items():
             if name not in ("epoch", "step"):
                 board.add_scalar(name, value, row["step"])
         board.flush()
+
+
+def _write_metrics(output: Path, rows: list[dict]) -> None:
+    (output / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _tensorboard(output: Path) -> Any:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -240,20 +241,58 @@ assert len(history) == 2 and history[1]["mAP"] >= 0
 """
 
 
-def test_two_processes_train_together_under_torchrun(tmp_path):
-    from pathlib import Path
+def torchrun(script):
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         str(script)],
+        env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
+
+def test_two_processes_train_together_under_torchrun(tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         DISTRIBUTED.format(
             tests=str(Path(__file__).parent), output=str(tmp_path / "run"), resume=False
         )
     )
-    environment = dict(os.environ, OMP_NUM_THREADS="1")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-         str(script)],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    torchrun(script)
     assert (tmp_path / "run" / BEST).is_file()
+
+
+ONE_STEP = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_training import one_step
+import torch, torch.distributed as dist
+weights = one_step({output!r}, batch_size=2)
+if dist.get_rank() == 0:
+    torch.save(weights, {output!r} + "/weights.pt")
+"""
+
+
+def one_step(output, batch_size):
+    """The weights after an epoch of one step; norms are fixed, since they see their own share."""
+    torch.set_num_threads(1)
+    model = small_model()
+    norms = [n for n, m in model.backbone.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    model.backbone.freeze(tuple(norms))
+    settings = {"optimizer": "sgd", "learning_rate": 0.1, "warmup_steps": 0, "clip_norm": 1e9}
+    run(output, model=model, data=Squares(4), epochs=1, batch_size=batch_size, **settings)
+    return model.state_dict()
+
+
+def test_two_processes_make_the_step_of_one_on_the_same_images(tmp_path):
+    script = tmp_path / "run.py"
+    tests, output = str(Path(__file__).parent), str(tmp_path / "two")
+    script.write_text(ONE_STEP.format(tests=tests, output=output))
+    torchrun(script)
+    two = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
+    one, before = one_step(tmp_path / "one", batch_size=4), small_model().state_dict()
+    moved = {n for n in one if one[n].is_floating_point() and not torch.equal(one[n], before[n])}
+    assert len(moved) > 40
+    for name in moved:  # the step is the rate times the gradient
+        step = one[name] - before[name]
+        error = (two[name] - one[name]).norm() / step.norm()
+        assert error < 1e-3, name
