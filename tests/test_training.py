@@ -20,7 +20,8 @@ from retinanet_edu import (
 )
 from retinanet_edu.data.transforms import EvalTransform
 from retinanet_edu.errors import CheckpointError, DataError, TrainingError
-from retinanet_edu.training import BEST, LAST, METRICS, _make_optimizer, schedule
+from retinanet_edu.training import BEST, LAST, METRICS, schedule
+from retinanet_edu.training.optimizer import make_optimizer, set_rate
 
 
 class Squares:
@@ -109,7 +110,7 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(tmp_path, optimizer, mon
 
     from retinanet_edu import training
 
-    finish, done = training._finish_epoch, []
+    finish, done = training.finish_epoch, []
 
     def finish_once(*arguments):
         finish(*arguments)
@@ -117,10 +118,10 @@ def test_a_stopped_run_resumes_to_the_very_same_weights(tmp_path, optimizer, mon
         if len(done) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_finish_epoch", finish_once)
+    monkeypatch.setattr(training, "finish_epoch", finish_once)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", epochs=3, optimizer=optimizer)
-    monkeypatch.setattr(training, "_finish_epoch", finish)
+    monkeypatch.setattr(training, "finish_epoch", finish)
     torch.manual_seed(123)  # the global generator must not matter
     parts, resumed = run(
         tmp_path / "parts", model=small_model(9), epochs=3, optimizer=optimizer, resume=True
@@ -194,13 +195,28 @@ def test_classes_that_are_not_the_models_are_refused(tmp_path):
 
 def test_weight_decay_spares_biases_and_norms():
     model = small_model()
-    decayed, spared = _make_optimizer(model, "adamw", 1e-3, 0.05).param_groups
+    decayed, spared = make_optimizer(model, "adamw", 1e-3, 0.05).param_groups
     assert decayed["weight_decay"] == 0.05
     assert spared["weight_decay"] == 0
     names = {id(p): n for n, p in model.named_parameters()}
     assert all(names[id(p)].endswith("weight") and p.ndim == 4 for p in decayed["params"])
     assert "classification_head.output.bias" in {names[id(p)] for p in spared["params"]}
     assert "backbone.bn1.weight" in {names[id(p)] for p in spared["params"]}
+
+
+def test_pretrained_stages_have_a_rate_of_their_own():
+    model = small_model()
+    norms = [n for n, m in model.backbone.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    model.backbone.freeze(tuple(n for n in norms if not n.startswith("layer4")), stages=2)
+    descent = make_optimizer(model, "sgd", 0.5, 0.0, backbone_rate=0.25)
+    set_rate(descent, 0.5)
+    rates = {id(p): group["lr"] for group in descent.param_groups for p in group["params"]}
+    rate = {n: rates.get(id(p)) for n, p in model.named_parameters()}
+    assert rate["backbone.conv1.weight"] is None  # frozen
+    assert rate["backbone.layer3.1.conv2.weight"] == 0.0625
+    assert rate["backbone.layer4.0.conv1.weight"] == 0.25  # was not pretrained
+    assert rate["box_head.output.bias"] == 0.25
+    assert len(rates) == sum(p.requires_grad for p in model.parameters())
 
 
 def test_frozen_parts_do_not_move(tmp_path):

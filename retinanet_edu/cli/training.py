@@ -57,6 +57,7 @@ def _train(options: argparse.Namespace) -> None:
         optimizer=options.optimizer,
         learning_rate=options.learning_rate,
         weight_decay=options.weight_decay,
+        backbone_rate=options.backbone_rate,
         warmup_steps=options.warmup_steps,
         evaluate_every=options.evaluate_every,
         seed=options.seed,
@@ -123,6 +124,9 @@ def add_commands(command: NewCommand) -> None:
     loop.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
     loop.add_argument("--learning-rate", type=float, default=5e-4, help="its peak")
     loop.add_argument("--weight-decay", type=float, default=0.05)
+    loop.add_argument(
+        "--backbone-rate", type=float, default=0.1, help="factor on it for pretrained layers"
+    )
     loop.add_argument("--warmup-steps", type=int, default=200)
     loop.add_argument("--evaluate-every", type=int, default=1, metavar="EPOCHS")
     loop.add_argument("--seed", type=int, default=0)

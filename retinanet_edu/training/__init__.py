@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -16,21 +14,24 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from retinanet_edu.checkpoint import (
-    check_conventions,
-    load_weights,
-    read_checkpoint,
-    remove_leftovers,
-    save_checkpoint,
-)
 from retinanet_edu.data.loading import Batch, EpochBatches, make_loader, shape_groups
 from retinanet_edu.data.transforms import TrainTransform
-from retinanet_edu.errors import CheckpointError, DataError, TrainingError
+from retinanet_edu.errors import DataError, TrainingError
 from retinanet_edu.evaluation import check_classes, evaluate
 from retinanet_edu.losses import Losses, criterion
 from retinanet_edu.model import RetinaNet
+from retinanet_edu.training.folder import (
+    BEST,
+    LAST,
+    METRICS,
+    finish_epoch,
+    start_or_resume,
+    tensorboard,
+    tidy,
+)
+from retinanet_edu.training.optimizer import make_optimizer, schedule, set_rate
 
-LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.jsonl"
+__all__ = ["BEST", "LAST", "METRICS", "schedule", "train"]
 
 
 def train(
@@ -44,6 +45,7 @@ def train(
     optimizer: Literal["adamw", "sgd"] = "adamw",
     learning_rate: float = 5e-4,
     weight_decay: float = 0.05,
+    backbone_rate: float = 0.1,
     warmup_steps: int = 200,
     clip_norm: float = 10.0,
     transform: Callable | None = None,
@@ -72,6 +74,7 @@ def train(
         optimizer: "adamw", or "sgd" with momentum 0.9.
         learning_rate: its peak, after warm-up; a cosine leads it to 0 at the end.
         weight_decay: on convolutions only, not on biases and norms.
+        backbone_rate: factor on the rate of the pretrained stages of the backbone.
         warmup_steps: steps over which the rate rises linearly; at most a fifth of all.
         clip_norm: longest gradient over all parameters.
         transform: of (image, target); default `TrainTransform(model.image_size)`.
@@ -121,7 +124,7 @@ def train(
         pin_memory=device.type == "cuda",
     )
     model.to(device).to(memory_format=torch.channels_last)  # faster on CPU and GPU alike
-    descent = _make_optimizer(model, optimizer, learning_rate, weight_decay)
+    descent = make_optimizer(model, optimizer, learning_rate, weight_decay, backbone_rate)
     total_steps = epochs * len(batches)
     warmup_steps = min(warmup_steps, total_steps // 5)
 
@@ -132,21 +135,21 @@ def train(
         "optimizer": optimizer,
         "learning_rate": learning_rate,
         "weight_decay": weight_decay,
+        "backbone_rate": backbone_rate,
         "warmup_steps": warmup_steps,
         "clip_norm": clip_norm,
         "seed": seed,
         "images": len(train_data),
         "criterion": dict(criterion_settings or {}),
     }
-    history = _start_or_resume(model, descent, output, identity, resume)
+    history = start_or_resume(model, descent, output, identity, resume)
     network = DistributedDataParallel(model) if world_size > 1 else model
     is_amp = device.type == "cuda" if amp is None else amp
     autocast = torch.autocast(device.type, torch.bfloat16) if is_amp else nullcontext()
     is_first = rank == 0
-    if history and is_first:  # a run that was killed may have left less, or half a file
-        _write_metrics(output, history)
-        remove_leftovers(output)
-    board = _tensorboard(output) if is_first else None
+    if history and is_first:
+        tidy(output, history)
+    board = tensorboard(output) if is_first else None
 
     bar = tqdm(
         total=total_steps,
@@ -161,9 +164,7 @@ def train(
             model.train()
             sums = torch.zeros(3)
             for step, batch in enumerate(loader, start=epoch * len(batches)):
-                rate = learning_rate * schedule(step, total_steps, warmup_steps)
-                for group in descent.param_groups:
-                    group["lr"] = rate
+                set_rate(descent, schedule(step, total_steps, warmup_steps))
                 with autocast:
                     losses = _forward(network, model, batch, device, criterion_settings)
                 _descend(losses, model, descent, clip_norm, batch, epoch)
@@ -190,28 +191,11 @@ def train(
                 }
                 bar.set_postfix(mAP50=f"{evaluation.mAP50:.3f}")
             if is_first:
-                _finish_epoch(model, descent, output, identity, history, row, board)
+                finish_epoch(model, descent, output, identity, history, row, board)
             history.append(row)
             if world_size > 1:
                 dist.barrier()
     return history
-
-
-def schedule(step: int, total_steps: int, warmup_steps: int) -> float:
-    """Factor on the learning rate: a linear rise to 1, then a cosine to 0.
-
-    Args:
-        step: from 0.
-        total_steps: of the run.
-        warmup_steps: of the rise.
-
-    Returns:
-        in (0, 1], greatest at `warmup_steps`.
-    """
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return (1 + math.cos(math.pi * done)) / 2
 
 
 def _forward(
@@ -250,22 +234,6 @@ def _descend(
     descent.step()
 
 
-def _make_optimizer(
-    model: RetinaNet, name: str, learning_rate: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Weight decay shrinks the kernels; a norm's scale and a bias (the prior!) are left alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, fused=True)
-    raise ValueError(f"optimizer is 'adamw' or 'sgd', not {name!r}")
-
-
 def _join_processes(device: str | torch.device | None) -> tuple[int, int, torch.device]:
     """Rank, number of processes and device, as torchrun says; alone without it."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -280,77 +248,3 @@ def _join_processes(device: str | torch.device | None) -> tuple[int, int, torch.
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return dist.get_rank(), world_size, device
-
-
-def _start_or_resume(
-    model: RetinaNet,
-    descent: torch.optim.Optimizer,
-    output: Path,
-    identity: Mapping[str, Any],
-    resume: bool,
-) -> list[dict]:
-    """The metrics so far: none for a new run, else those of `last.pt`, whose state is loaded."""
-    last = output / LAST
-    if not last.is_file():
-        return []
-    if not resume:
-        raise CheckpointError(
-            f"{output}: there is a run in it already; go on with it (--resume, resume=True), "
-            "remove it, or choose another folder"
-        )
-    content = read_checkpoint(last)
-    check_conventions(model, content, last)
-    before = content["training"]
-    if before is None:
-        raise CheckpointError(
-            f"{last}: weights alone, without what a run needs to go on; choose another folder"
-        )
-    changed = [
-        f"{name} was {before['identity'].get(name)}, is {value}"
-        for name, value in identity.items()
-        if before["identity"].get(name) != value
-    ]
-    if changed:
-        raise CheckpointError(f"{last}: cannot go on with other settings: {'; '.join(changed)}")
-    load_weights(model, content["weights"], last)
-    descent.load_state_dict(before["optimizer"])
-    return list(before["history"])
-
-
-def _finish_epoch(
-    model: RetinaNet,
-    descent: torch.optim.Optimizer,
-    output: Path,
-    identity: Mapping[str, Any],
-    history: list[dict],
-    row: dict,
-    board: Any,
-) -> None:
-    """Best, then last, then the log: a crash in between loses nothing that `last.pt` claims."""
-    if row.get("mAP", -1.0) >= max((r.get("mAP", -1.0) for r in history), default=-1.0):
-        save_checkpoint(output / BEST, model)
-    rows = [*history, row]
-    save_checkpoint(
-        output / LAST,
-        model,
-        training={"identity": identity, "optimizer": descent.state_dict(), "history": rows},
-    )
-    _write_metrics(output, rows)
-    if board is not None:
-        for name, value in row.items():
-            if name not in ("epoch", "step"):
-                board.add_scalar(name, value, row["step"])
-        board.flush()
-
-
-def _write_metrics(output: Path, rows: list[dict]) -> None:
-    (output / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _tensorboard(output: Path) -> Any:
-    """A writer where TensorBoard is installed, else None."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(output / "tensorboard"))
