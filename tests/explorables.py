@@ -207,6 +207,12 @@ class Figure:
             client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
+    def tap(self, x: float, y: float) -> None:
+        """One finger that touches a place of the screen and is lifted again."""
+        client = self.page.context.new_cdp_session(self.page)
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
     def findings(self) -> list[str]:
         """What axe finds, small targets among it."""
         rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
