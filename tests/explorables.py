@@ -51,6 +51,23 @@ def scripts_of(*names: str) -> list[Path]:
     return own + [FOLDER / f"{name}.js" for name in BASE]
 
 
+def data_of(name: str) -> dict[str, Any]:
+    """What NAME.data.js holds, a line a key."""
+    lines = (FOLDER / f"{name}.data.js").read_text(encoding="utf-8").splitlines()
+    return json.loads("{" + "".join(x for x in lines if x.startswith("  ")).rstrip(",") + "}")
+
+
+def maker() -> Any:
+    """The script that makes the data."""
+    path = BOOK.parent / "data" / "make_explorable_data.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def theme_style(package: str) -> str:
     """The address of a theme's style, from the installed package."""
     found = importlib.util.find_spec(package)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import random
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import BOOK
-from explorables import FOLDER, Figure
+from explorables import Figure, data_of, maker
 
 from retinanet_edu.evaluation import Ledger, average_precision, precision_recall
 
@@ -22,9 +19,7 @@ IOUS = ("0.5", "0.75", "0.9")
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, Any]:
     """The data of the page."""
-    lines = (FOLDER / "ap.data.js").read_text(encoding="utf-8").splitlines()
-    rows = [line.strip().rstrip(",") for line in lines if line.startswith("  ")]
-    return json.loads("{" + ",".join(rows) + "}")
+    return data_of("ap")
 
 
 def cut_ledger(data: dict[str, Any], iou: str, cut: float) -> Ledger:
@@ -48,13 +43,7 @@ def expected(ledger: Ledger) -> dict[str, Any]:
 
 def test_the_package_makes_the_data(shipped):
     """What was detected and judged long ago is detected and judged now."""
-    path = BOOK.parent / "data" / "make_explorable_data.py"
-    spec = importlib.util.spec_from_file_location("make_explorable_data", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made = module.ledgers()
+    made = maker().ledgers()
     assert set(made) == set(shipped) == {"hand", "disc", "crescent"}
     for name, ledger in made.items():
         assert shipped[name]["objects"] == ledger["objects"]
