@@ -132,7 +132,7 @@ def test_every_step_chooses_the_best_that_is_left(figure):
 
 def test_the_article_keeps_twins_and_the_paper_none(figure):
     """What the reader is asked to find."""
-    figure.root.get_by_role("button", name="to the end").click()
+    figure.root.get_by_role("button", name="to end").click()
     assert figure.read()["twins"] == []
     figure.part("suppress first (article)").check()
     seen = figure.read()
@@ -142,7 +142,7 @@ def test_the_article_keeps_twins_and_the_paper_none(figure):
 
 def test_across_classes_the_dining_table_goes(figure):
     """What the reader is asked to find as well."""
-    figure.root.get_by_role("button", name="to the end").click()
+    figure.root.get_by_role("button", name="to end").click()
     names = {DATA["classes"][i] for i in figure.read()["kept"]}
     assert {"person", "diningtable"} <= names
     figure.press("Only within a class", "Space")
@@ -169,7 +169,7 @@ def test_buttons_step_and_stop_at_both_ends(figure, way):
     push("next")
     push("next")
     assert figure.read()["step"] == [2, 9]
-    push("to the end")
+    push("to end")
     push("next")
     assert figure.read()["step"] == [9, 9]
     push("back")
@@ -181,7 +181,7 @@ def test_arrow_keys_move_both_thresholds(figure):
     figure.slide("Scores above", 0.45)
     state = figure.state()
     assert (state["iou"], state["cut"]) == (pytest.approx(0.3), pytest.approx(0.45))
-    figure.root.get_by_role("button", name="to the end").click()
+    figure.root.get_by_role("button", name="to end").click()
     assert figure.read() == expected(state)
 
 
@@ -216,7 +216,7 @@ def test_the_table_tells_who_dropped_whom(figure):
     assert rows.nth(0).inner_text().split() == ["1", "person", "0.580", "✓", "kept", "–"]
     assert rows.nth(1).inner_text().split() == ["2", "person", "0.577", "✗", "by", "1", "0.85"]
     assert rows.nth(16).inner_text().split() == ["17", "boat", "0.452", "waits", "–"]
-    figure.root.get_by_role("button", name="to the end").click()
+    figure.root.get_by_role("button", name="to end").click()
     box, row = figure.root.locator(".scroll").bounding_box(), rows.nth(56).bounding_box()
     assert box["y"] < row["y"] < box["y"] + box["height"]
 

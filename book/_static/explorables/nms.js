@@ -69,7 +69,7 @@
     x.check("step", (step) => Number.isInteger(step) && step >= 0 && step <= all.length);
     x.button("◀ back", () => go(-1), steps);
     x.button("next ▶", () => go(1), steps);
-    x.button("to the end", () => x.change({ step: all.length }), steps);
+    x.button("to end", () => x.change({ step: all.length }), steps);
 
     // Anchors reach beyond the photograph: then one looks from further away.
     const edge = (k, most) => most(...data.anchors.map((anchor) => anchor[k]));
@@ -145,8 +145,8 @@
       const many = `${twins.length} pairs of them overlap`;
       x.say(
         (step
-          ? `Step ${step}: the best that is left is ${best}. It drops ${dropped.length}, whose ` +
-            `${compared} overlap its own by more than ${x.format(state.iou, 2)}. `
+          ? `Step ${step}: the best that is left is ${best}. It drops ${dropped.length}, ` +
+            `by an IoU of ${compared} above ${x.format(state.iou, 2)}. `
           : `${candidates.length} candidates. ◀ and ▶ choose one after another. `) +
           (step === kept.length
             ? `Nothing is left to choose: ${kept.length} are kept, and ${pairs ?? many} by more ` +
