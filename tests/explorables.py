@@ -51,6 +51,23 @@ def scripts_of(*names: str) -> list[Path]:
     return own + [FOLDER / f"{name}.js" for name in BASE]
 
 
+def data_of(name: str) -> dict[str, Any]:
+    """What NAME.data.js holds, a line a key."""
+    lines = (FOLDER / f"{name}.data.js").read_text(encoding="utf-8").splitlines()
+    return json.loads("{" + "".join(x for x in lines if x.startswith("  ")).rstrip(",") + "}")
+
+
+def maker() -> Any:
+    """The script that makes the data."""
+    path = BOOK.parent / "data" / "make_explorable_data.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def theme_style(package: str) -> str:
     """The address of a theme's style, from the installed package."""
     found = importlib.util.find_spec(package)
@@ -206,6 +223,12 @@ class Figure:
             points = [{"x": place[0], "y": place[1]}]
             client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         client.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    def tap(self, x: float, y: float) -> None:
+        """One finger that touches a place of the screen and is lifted again."""
+        client = self.page.context.new_cdp_session(self.page)
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def findings(self) -> list[str]:
         """What axe finds, small targets among it."""
