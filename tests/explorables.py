@@ -51,6 +51,16 @@ def scripts_of(*names: str) -> list[Path]:
     return own + [FOLDER / f"{name}.js" for name in BASE]
 
 
+def load_script(path: str) -> Any:
+    """The script that writes a data file, as a module; its path begins at the repository's root."""
+    spec = importlib.util.spec_from_file_location("writes_data", BOOK.parent / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def theme_style(package: str) -> str:
     """The address of a theme's style, from the installed package."""
     found = importlib.util.find_spec(package)
