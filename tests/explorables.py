@@ -57,10 +57,9 @@ def data_of(name: str) -> dict[str, Any]:
     return json.loads("{" + "".join(x for x in lines if x.startswith("  ")).rstrip(",") + "}")
 
 
-def maker() -> Any:
-    """The script that makes the data."""
-    path = BOOK.parent / "data" / "make_explorable_data.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def load_script(path: str) -> Any:
+    """The script that writes a data file, as a module; its path begins at the repository's root."""
+    spec = importlib.util.spec_from_file_location("writes_data", BOOK.parent / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
