@@ -48,7 +48,9 @@ def _focal_terms(logits: Tensor, is_object: Tensor, alpha: float, gamma: float) 
     y = torch.where(is_object, -logits, logits)
     cross_entropy = F.softplus(y)
     modulation = torch.exp(gamma * (y - cross_entropy))  # (1 − p_t)^γ
-    return torch.where(is_object, alpha, 1 - alpha) * modulation * cross_entropy  # α_t first
+    # Of the logits' own precision: numbers of Python's would become float32 here.
+    alpha_t = torch.where(is_object, y.new_full((), alpha), y.new_full((), 1 - alpha))
+    return alpha_t * modulation * cross_entropy
 
 
 def focal_loss(

@@ -850,3 +850,12 @@ def test_a_second_derivative_is_refused_where_there_is_none() -> None:
     (slope,) = torch.autograd.grad(loss, predictions.class_logits, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+
+
+def test_alpha_keeps_the_precision_of_the_logits() -> None:
+    logits = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    ones, zeros = torch.ones(2), torch.zeros(2)
+    for alpha in (0.1, 0.3):
+        expected = alpha * F.softplus(-logits).sum() + (1 - alpha) * F.softplus(logits).sum()
+        both = focal_loss(logits, ones, alpha, 0.0) + focal_loss(logits, zeros, alpha, 0.0)
+        torch.testing.assert_close(both, expected, rtol=1e-14, atol=0)
