@@ -167,7 +167,9 @@ class _Norm(nn.BatchNorm2d):
             return super().forward(x)
         scale = self.weight * torch.rsqrt(variance + self.eps)  # (C,)
         shift = self.bias - mean * scale
-        return x.mul_(scale[:, None, None]).add_(shift[:, None, None])
+        # Under autocast the map is in half precision: in two precisions at once a CPU is slow.
+        scale, shift = scale.to(x.dtype)[:, None, None], shift.to(x.dtype)[:, None, None]
+        return x.mul_(scale).add_(shift)
 
 
 def load_backbone_weights(
