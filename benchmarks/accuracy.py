@@ -68,6 +68,16 @@ def arms_of(base: Recipe) -> dict[str, tuple[str, Recipe]]:
         "colour": ("colours changed at random", ours(colour=True)),
         "half": ("batches of half the size", ours(batch_size=base.batch_size // 2)),
         "long": ("twice as many epochs", ours(epochs=2 * base.epochs)),
+        "default": (
+            "what `retinanet-edu train` does: group norm, random scales and colours",
+            ours(model=groups, scale=(0.8, 1.25), colour=True),
+        ),
+        "groups-rate": (
+            "group norm and twice the rate",
+            ours(model=groups, learning_rate=2 * base.learning_rate),
+        ),
+        "groups-scale": ("group norm and random scales", ours(model=groups, scale=(0.8, 1.25))),
+        "groups-giou": ("group norm and GIoU", ours(model=groups, loss={"box_loss": "giou"})),
     }
 
 
