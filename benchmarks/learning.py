@@ -27,6 +27,7 @@ from retinanet_edu.detection import rescale
 from retinanet_edu.evaluation import Evaluation, evaluate, evaluate_detections
 from retinanet_edu.losses import criterion
 from retinanet_edu.model import RetinaNet, retinanet_resnet
+from retinanet_edu.provenance import provenance
 from retinanet_edu.structures import Detections
 from retinanet_edu.training import schedule
 
@@ -293,6 +294,7 @@ def _result(
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "seed": seed,
+        "commit": provenance()["commit"],
         "mAP50": round(one.mAP50, 5),
         "mAP": round(one.mAP, 5),
         "voc07": round(one.voc07, 5),
