@@ -104,6 +104,7 @@ def _read_categories(content: dict[str, list], names: dict[int | str, str]) -> I
     # Some tools write the project itself as a category that is above all others and has no object.
     above = {c.get("supercategory") for c in content["categories"] if isinstance(c, dict)}
     used = {short(a.get("category_id")) for a in content["annotations"] if isinstance(a, dict)}
+    ids = {name: key for key, name in names.items()}
     for i, category in enumerate(content["categories"]):
         try:
             key, name = _id(category, "id"), _get(category, "name")
@@ -119,7 +120,7 @@ def _read_categories(content: dict[str, list], names: dict[int | str, str]) -> I
                 f"category {short(key)} is {short(name)}, and elsewhere {short(names[key])}; give "
                 "each class one id in all files"
             )
-        elif sum(other == name for other in names.values()) > 1:
+        elif ids.setdefault(name, key) != key:
             yield f"category {short(key)}: {short(name)} has another id too; give it one"
 
 
@@ -140,7 +141,7 @@ def _read_images(
                 raise ValueError(f"its file_name is {short(name)}; write a text")
             if key in records:
                 raise ValueError(f"another image has the id {short(key)}; give each its own")
-            picture = files.named(name, path)
+            picture = files.named(name, path, split)
         except ValueError as error:
             faults.append(f"{path}: image {i}: {error}")
             continue

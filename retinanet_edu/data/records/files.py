@@ -48,22 +48,27 @@ class Files:
             self.paths += [Path(folder, name) for name in names if not name.startswith(".")]
         self.paths.sort()
         self.pictures = [path for path in self.paths if path.suffix.lower() in PICTURES]
+        self._all = set(self.paths)
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         for path in self.pictures:
             self._by_name.setdefault(path.name, []).append(path)
             self._by_stem.setdefault(path.stem, []).append(path)
 
+    def __contains__(self, path: Path) -> bool:
+        return path in self._all
+
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """The files of these suffixes, in small letters."""
         return [path for path in self.paths if path.suffix.lower() in suffixes]
 
-    def named(self, name: str, near: Path) -> Path:
+    def named(self, name: str, near: Path, split: str | None = None) -> Path:
         """The picture that a file of annotations calls by a name with some of its folders.
 
         Args:
             name: as written, with either slash.
             near: the file that calls it; of several pictures the nearest to it is meant.
+            split: as in `nearest`.
 
         Returns:
             its path; one where it should be, if there is none.
@@ -75,17 +80,32 @@ class Files:
         there = [p for p in self._by_name.get(parts[-1], []) if p.parts[-len(parts) :] == parts]
         # A folder that was renamed or flattened since: the picture's own name may do.
         there = there or (self._by_name.get(parts[-1], []) if len(parts) > 1 else [])
-        return self._nearest(there, near) or near.parent.joinpath(*parts)
+        return self.nearest(there, near, split) or near.parent.joinpath(*parts)
 
     def with_stem(self, stem: str, near: Path) -> Path | None:
         """The picture of this name without suffix that is nearest to `near`, or None."""
-        return self._nearest(self._by_stem.get(stem, []), near)
+        return self.nearest(self._by_stem.get(stem, []), near)
 
-    def _nearest(self, there: Sequence[Path], near: Path) -> Path | None:
+    def nearest(self, there: Iterable[Path], near: Path, split: str | None = None) -> Path | None:
+        """The one of several paths with the fewest steps from another, first of its own split.
+
+        Args:
+            there: the paths, none or more.
+            near: from where.
+            split: of `near`, where its folders do not tell it.
+
+        Returns:
+            a path, or None where there is none of this split or of none.
+
+        Raises:
+            ValueError: two are as near.
+        """
+        told = split or split_of(near, self.root)
+        splits = {path: split_of(path, self.root) for path in there}
+        own = [p for p in splits if splits[p] == told]
+        there = own or [p for p in splits if not (told and splits[p])]
         if len(there) < 2:
             return there[0] if there else None
-        told = split_of(near, self.root)
-        there = [p for p in there if split_of(p, self.root) == told] or list(there)
 
         def steps(path: Path) -> int:
             return len(Path(os.path.relpath(path.parent, near.parent)).parts)
@@ -158,6 +178,32 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror}); mend or remove it") from error
+
+
+def read_names(paths: Sequence[Path], faults: list[str]) -> tuple[str, ...] | None:
+    """The names of classes in a text file, one a line.
+
+    Args:
+        paths: of all such files; if there are several they must agree.
+        faults: gains a line for what is wrong.
+
+    Returns:
+        the names; None where there is no file, or a wrong one.
+    """
+    lists = []
+    for path in paths:
+        try:
+            names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+        except ValueError as error:
+            faults.append(f"{path}: {error}")
+            continue
+        if not names or len(set(names)) < len(names):
+            faults.append(f"{path}: the names must be different, at least one; correct them")
+            continue
+        lists.append(names)
+        if names != lists[0]:
+            faults.append(f"{path}: other names than in {paths[0]}; keep one of the two")
+    return lists[0] if lists else None
 
 
 def short(value: object) -> str:

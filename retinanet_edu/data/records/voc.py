@@ -10,7 +10,14 @@ from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.ElementTree import parse
 
-from retinanet_edu.data.records.files import MOST_BYTES, Files, name_images, read_text, split_of
+from retinanet_edu.data.records.files import (
+    MOST_BYTES,
+    Files,
+    name_images,
+    read_names,
+    read_text,
+    split_of,
+)
 from retinanet_edu.data.records.record import Record, RecordObject, Records
 
 
@@ -18,36 +25,43 @@ def read_voc(files: Files) -> Records:
     """All annotations in VOC's XML, each with the picture of its name.
 
     A picture's split is told by the lists in `ImageSets/Main` beside the annotation's folder, else
-    by a folder such as "train" around it.
+    by a folder such as "train" around it. A `classes.txt` gives the classes an order.
 
     Args:
         files: of the folder.
 
     Returns:
-        the records; `classes` is None.
+        the records; `classes` is None without that list.
     """
     annotations = files.with_suffix(".xml")
-    listed = {folder: _read_lists(folder) for folder in {p.parents[1] for p in annotations}}
-    records = []
+    listed = {path.parent: _read_lists(path.parent, files) for path in annotations}
+    records, faults = [], []
     for path in annotations:
-        split = listed[path.parents[1]].pop(path.stem, None) or split_of(path, files.root)
+        split = listed[path.parent].pop(path.stem, None) or split_of(path, files.root)
         records.append(_read_one(path, files, split))
-    faults = [
-        f"{folder / 'Annotations' / name}.xml: no such annotation; add it or take it off the list"
-        for folder, splits in listed.items()
-        for name in splits
-    ]
-    used = {record.picture for record in records}
+    for folder, splits in listed.items():
+        if folder.name == "Annotations":
+            faults += [
+                f"{folder / name}.xml: no such annotation; add it or take it off the list"
+                for name in splits
+            ]
+    used: dict[Path, Path] = {}
+    for record in records:
+        other = used.setdefault(record.picture, record.annotation)
+        if other != record.annotation:
+            faults.append(f"{record.annotation}: {other} is for the same picture; remove one")
+    names = read_names([path for path in files.paths if path.name == "classes.txt"], faults)
     unlabelled = [picture for picture in files.pictures if picture not in used]
-    return Records(files.root, "voc", None, name_images(records, files.root), faults, unlabelled)
+    records = name_images(records, files.root)
+    return Records(files.root, "voc", names, records, faults, unlabelled)
 
 
-def _read_lists(folder: Path) -> dict[str, str]:
-    """The split of each image that the lists of a VOC folder name."""
+def _read_lists(folder: Path, files: Files) -> dict[str, str]:
+    """The split of each image that the lists beside a folder of annotations name."""
     splits: dict[str, str] = {}
     for split in ("test", "val", "train"):
-        path = folder / "ImageSets" / "Main" / f"{split}.txt"
-        if path.is_file():
+        path = folder.parent / "ImageSets" / "Main" / f"{split}.txt"
+        if path in files:
             with suppress(ValueError):
                 for line in read_text(path).splitlines():
                     name = re.sub(r"\s+(-1|0|1)$", "", line.strip())

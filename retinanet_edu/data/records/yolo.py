@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from retinanet_edu.data.images import image_size
 from retinanet_edu.data.records.files import (
     Files,
     name_images,
+    read_names,
     read_text,
-    relative_parts,
     short,
     split_of,
 )
@@ -26,7 +25,7 @@ _FAULTS_OF_A_FILE = 10
 
 
 def find_labels(files: Files) -> list[Path]:
-    """The text files that may be labels: those in a folder `labels`, or beside their picture.
+    """The text files that may be labels: in a folder `labels`, or with the name of a picture.
 
     Args:
         files: of the folder.
@@ -34,12 +33,12 @@ def find_labels(files: Files) -> list[Path]:
     Returns:
         the paths.
     """
-    pictures = {path.with_suffix("") for path in files.pictures}
+    stems = {path.stem for path in files.pictures}
     return [
         path
         for path in files.with_suffix(".txt")
         if path.name not in (*NAME_LISTS, *_NOT_LABELS)
-        and ("labels" in path.relative_to(files.root).parts or path.with_suffix("") in pictures)
+        and (path.stem in stems or "labels" in path.relative_to(files.root).parts)
     ]
 
 
@@ -60,32 +59,46 @@ def read_yolo(files: Files) -> Records:
     faults: list[str] = []
     settings = _read_settings(files, faults)
     names = _names(files, settings, faults)
-    splits = _splits(files, settings, faults)
-    labels = set(find_labels(files))
-    records = []
-    for picture in files.pictures:
-        path = _label_path(picture, files.root, labels)
-        labels.discard(path)
+    splits = _splits(files, settings)
+    customary = {picture: _label_path(picture, files) for picture in files.pictures}
+    elsewhere: dict[str, list[Path]] = {}
+    labels = find_labels(files)
+    for path in set(labels) - set(customary.values()):
+        elsewhere.setdefault(path.stem, []).append(path)
+    records: list[Record] = []
+    used: dict[Path, Path] = {}
+    for picture, found in customary.items():
+        objects: list[RecordObject] = []
+        wrong: list[str] = []
+        try:
+            found = found or files.nearest(elsewhere.get(picture.stem, []), picture)
+            if found in used:
+                raise ValueError(f"{found} is for {used[found]} too; remove one")
+        except ValueError as error:
+            wrong = [f"{picture}: which file of labels is its own? {error}"]
+        if found and not wrong:
+            used[found] = picture
+            objects, wrong = _read_objects(found, picture, names)
         split = splits.get(picture) or split_of(picture, files.root)
-        objects, wrong = _read_objects(path, picture, names) if path.is_file() else ([], [])
+        path = found or picture.with_suffix(".txt")
         records.append(Record(picture.stem, picture, path, None, objects, wrong, split))
-    faults += [f"{path}: no picture for it; add it or remove this" for path in sorted(labels)]
+    lost = [path for path in labels if path not in used]
+    faults += [f"{path}: no picture for it; add it or remove this" for path in lost]
     if names is None:
-        found = {o.name for record in records for o in record.objects}
-        names = tuple(sorted(found, key=int))
+        numbers = {o.name for record in records for o in record.objects}
+        names = tuple(sorted(numbers, key=int))
     return Records(files.root, "yolo", names, name_images(records, files.root), faults, [])
 
 
-def _label_path(picture: Path, root: Path, labels: set[Path]) -> Path:
-    """Where a picture's labels lie: the last folder `images` becomes `labels`, or beside it."""
+def _label_path(picture: Path, files: Files) -> Path | None:
+    """A picture's labels in their customary place: a folder `labels` for `images`, or beside it."""
     beside = picture.with_suffix(".txt")
-    parts = list(beside.relative_to(root).parts)
-    if "images" in parts[:-1]:
+    parts = list(beside.relative_to(files.root).parts)
+    places = [beside, beside.parent / "labels" / beside.name]
+    if "images" in parts[:-1]:  # the last folder of that name
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-        there = root.joinpath(*parts)
-        return beside if beside in labels and there not in labels else there
-    within = beside.parent / "labels" / beside.name
-    return within if within in labels else beside
+        places.insert(0, files.root.joinpath(*parts))
+    return next((path for path in places if path in files), None)
 
 
 def _read_objects(
@@ -170,55 +183,44 @@ def _names(files: Files, settings: dict, faults: list[str]) -> tuple[str, ...] |
         wanted = [str(i) for i in range(len(names))]
         if set(names) != set(wanted):
             faults.append(f"{path}: the names are not numbered 0…{len(names) - 1}; correct them")
-            return tuple(map(str, names.values()))
+            return None
         names = [names[i] for i in wanted]
     if not isinstance(names, list):
-        lists = [p for p in files.paths if p.name in NAME_LISTS]
-        if not lists:
-            return None
-        path, names = lists[0], _read_list(lists[0], faults)
-        for other in lists[1:]:
-            if _read_list(other, faults) != names:
-                faults.append(f"{other}: other names than in {path}; keep one of the two")
-    if not names or len(set(names)) < len(names) or not all(isinstance(n, str) for n in names):
+        return read_names([p for p in files.paths if p.name in NAME_LISTS], faults)
+    if not all(names) or len(set(names)) < len(names):
         faults.append(f"{path}: the names must be different texts, at least one; correct them")
         return None
     return tuple(names)
 
 
-def _read_list(path: Path, faults: list[str]) -> list[str]:
-    try:
-        return [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    except ValueError as error:
-        faults.append(f"{path}: {error}")
-        return []
-
-
-def _splits(files: Files, settings: dict, faults: list[str]) -> dict[Path, str]:
+def _splits(files: Files, settings: dict) -> dict[Path, str]:
     """The split of each picture that the settings or a list name; of one that two name, none."""
     found: dict[Path, set[str]] = {}
     for split in ("train", "val", "test"):
         entries = settings.get(split, [])
         for entry in entries if isinstance(entries, list) else [entries]:
-            if isinstance(entry, str):
-                for picture in _below(entry, files):
-                    found.setdefault(picture, set()).add(split)
+            for picture in _below(entry, files):
+                found.setdefault(picture, set()).add(split)
         for path in (p for p in files.paths if p.name == f"{split}.txt"):
-            for line in _read_list(path, faults):
-                with suppress(ValueError):
+            with suppress(ValueError):
+                for line in filter(str.strip, read_text(path).splitlines()):
                     # Lists are of the machine that wrote them: the end of a path counts.
-                    parts = [x for x in line.replace("\\", "/").split("/") if x not in ("", ".")]
-                    name = "/".join(relative_parts("/".join(parts[-3:])))
-                    found.setdefault(files.named(name, path), set()).add(split)
+                    name = "/".join(_steps(line)[-3:])
+                    with suppress(ValueError):
+                        found.setdefault(files.named(name, path), set()).add(split)
     return {picture: min(splits) for picture, splits in found.items() if len(splits) == 1}
 
 
 def _below(entry: str, files: Files) -> list[Path]:
     """The pictures in a folder that the settings name, of which the end of the path counts."""
-    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    for start in range(len(parts)):
-        folder = os.path.join(files.root, *parts[start:]) + os.sep  # noqa: PTH118
-        inside = [picture for picture in files.pictures if str(picture).startswith(folder)]
+    steps = _steps(entry)
+    for start in range(len(steps)):
+        folder = files.root.joinpath(*steps[start:])
+        inside = [picture for picture in files.pictures if folder in picture.parents]
         if inside:
             return inside
     return []
+
+
+def _steps(path: str) -> list[str]:
+    return [s for s in path.strip().replace("\\", "/").split("/") if s not in ("", ".", "..")][-9:]
