@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -78,7 +79,10 @@ def save_split(path: str | Path, records: Records) -> None:
         if record.split:
             parts[record.split].append(record.picture.relative_to(records.root).as_posix())
     content = {"format": _FORMAT, "splits": parts}
-    Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may be reading
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def load_split(path: str | Path, records: Records, needed: Sequence[str]) -> Records | None:

@@ -170,6 +170,22 @@ def _pick(pictures: dict[str, Path], images: int | Iterable[str] | None) -> dict
     return {image_id: pictures[image_id] for image_id in images}
 
 
+def has_lists(root: str | Path, year: str) -> bool:
+    """Whether a folder is a VOCdevkit with lists of its splits.
+
+    Args:
+        root: as in `VOCDataset`.
+        year: one.
+
+    Returns:
+        true if `VOCDataset` can look for a split there.
+    """
+    with suppress(DataError):
+        folder = _find_year(Path(root).expanduser(), year)
+        return any((folder / "ImageSets" / "Main").glob("*.txt"))
+    return False
+
+
 def _find_year(root: Path, year: str) -> Path:
     name = f"VOC{year}"
     # `root` may itself be a year's folder, this one's or another's, or be so laid out.
