@@ -187,7 +187,8 @@ def _write_coco(root: Path, entries: Sequence[Entry], classes: Sequence[str]) ->
     (root / "annotations").mkdir()
     first = 1
     for split, members in _splits(entries):
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for number, entry in enumerate(members, start=1):
             height, width = map(int, entry.size)
             images.append({"id": number, "file_name": entry.file, "width": width, "height": height})
@@ -219,8 +220,8 @@ def _write_yolo(root: Path, entries: Sequence[Entry], classes: Sequence[str]) ->
         lines = []
         for o in entry.objects:
             x1, y1, x2, y2 = o.box
-            shares = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
-            shares += ((x2 - x1) / width, (y2 - y1) / height)
+            centre, sides = ((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1, y2 - y1)
+            shares = [a / b for a, b in zip((*centre, *sides), (width, height) * 2, strict=True)]
             if not o.difficult:
                 lines.append(" ".join([str(number[o.name]), *map(_digits, shares)]) + "\n")
         place = Path(entry.split or "")

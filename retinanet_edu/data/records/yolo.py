@@ -192,7 +192,7 @@ def _names(files: Files, settings: dict, faults: list[str]) -> tuple[str, ...] |
         names = [names[i] for i in wanted]
     if not isinstance(names, list):
         return read_names([p for p in files.paths if p.name in NAME_LISTS], faults)
-    if not all(names) or len(set(names)) < len(names):
+    if not names or not all(names) or len(set(names)) < len(names):
         faults.append(f"{path}: the names must be different texts, at least one; correct them")
         return None
     return tuple(names)
