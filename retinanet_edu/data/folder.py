@@ -1,4 +1,18 @@
-"""One's own pictures: a folder in VOC's XML, COCO's JSON or YOLO's text as a dataset."""
+"""One's own pictures: a folder in VOC's XML, COCO's JSON or YOLO's text as a dataset.
+
+From a folder to numbers and pictures:
+
+    from retinanet_edu import FolderDataset, evaluate, predict, retinanet_resnet50, train
+    from retinanet_edu.plotting import plot_gallery
+
+    learn, judge = FolderDataset("my-data", "train"), FolderDataset("my-data", "val")
+    model = retinanet_resnet50(len(learn.classes), backbone_weights="imagenet", image_size=512)
+    train(model, learn, judge, output="runs/mine", epochs=20)
+    print(evaluate(model, judge).table())
+    pictures, truths = zip(*(judge[i] for i in range(min(len(judge), 9))))
+    found = predict(model, list(pictures))
+    plot_gallery(pictures, truths, found, model.classes).savefig("runs/mine/gallery.png")
+"""
 
 from __future__ import annotations
 
