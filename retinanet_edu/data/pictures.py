@@ -6,29 +6,14 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from retinanet_edu.data.images import read_image
+from retinanet_edu.data.records.record import RecordObject
+from retinanet_edu.data.voc_xml import VOCObject
 from retinanet_edu.errors import DataError
-
-
-class LabelledBox(Protocol):
-    """An object of an annotation: `name`, `box` x1 y1 x2 y2 in pixels, and `difficult`."""
-
-    @property
-    def name(self) -> str:
-        """Its class."""
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Its place, x1 y1 x2 y2 in pixels, continuous."""
-
-    @property
-    def difficult(self) -> bool:
-        """Marked as such."""
 
 
 class PictureDataset(torch.utils.data.Dataset):
@@ -48,7 +33,7 @@ class PictureDataset(torch.utils.data.Dataset):
         image_ids: Sequence[str],
         pictures: Sequence[Path],
         sizes: Sequence[tuple[float, float]],
-        objects: Sequence[Sequence[LabelledBox]],
+        objects: Sequence[Sequence[VOCObject | RecordObject]],
     ) -> None:
         self.classes = tuple(classes)
         self.image_ids = list(image_ids)
