@@ -167,6 +167,19 @@ def test_two_spellings_of_a_class_are_refused(tmp_path: Path) -> None:
 def test_no_object_at_all(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no picture has an object"):
         FolderDataset(one_picture(tmp_path))
+    write_picture(tmp_path / "yolo/images/a.jpg")
+    write_text(tmp_path / "yolo/data.yaml", "names: [a, b]")  # the labels were forgotten
+    with pytest.raises(DataError, match="no picture has an object"):
+        FolderDataset(tmp_path / "yolo")
+
+
+def test_a_list_of_classes_has_all_of_them(tmp_path: Path) -> None:
+    one_picture(tmp_path, CAT, ("dgo", (1, 1, 5, 5)))
+    write_text(tmp_path / "classes.txt", "dog\ncat\n")
+    with pytest.raises(DataError, match=r"1 objects are of class 'dgo'.*mean 'dog'"):
+        FolderDataset(tmp_path)
+    one_picture(tmp_path, CAT)
+    assert FolderDataset(tmp_path).classes == ("dog", "cat")
 
 
 # --- faults ---------------------------------------------------------------------------------------

@@ -183,8 +183,8 @@ def choose_classes(records: Records, chosen: Sequence[str] | None = None) -> tup
         K names, at least one.
 
     Raises:
-        DataError: there is none, two are spellings of one, or one that is chosen is nowhere while
-            others are.
+        DataError: there is no object, one is of a class that is not in the folder's list, two
+            names are spellings of one, or one that is chosen is nowhere while others are.
     """
     counts = Counter(o.name for record in records.records for o in record.objects)
     known = set(records.classes or ()) | set(counts)
@@ -211,7 +211,14 @@ def choose_classes(records: Records, chosen: Sequence[str] | None = None) -> tup
             if len(names) > 1
         ]
     )
-    classes = records.classes or tuple(sorted(counts))
-    if not classes:
+    if not counts:
         raise DataError(f"{records.root}: no picture has an object; label some first")
+    classes = records.classes or tuple(sorted(counts))
+    refuse(
+        [
+            f"{records.root}: {counts[name]} objects are of class {name!r}, which is not in the "
+            f"list of classes{did_you_mean(name, classes)}; add it or correct it"
+            for name in sorted(counts.keys() - set(classes))
+        ]
+    )
     return classes
