@@ -159,7 +159,7 @@ def test_a_class_that_is_nowhere_is_a_slip(flat: Path) -> None:
 
 def test_two_spellings_of_a_class_are_refused(tmp_path: Path) -> None:
     one_picture(tmp_path, CAT, ("Cat", (1, 1, 5, 5)), ("dog", (1, 1, 5, 5)))
-    with pytest.raises(DataError, match=r"several spellings: 'Cat' \(1 objects\), 'cat'"):
+    with pytest.raises(DataError, match=r"several spellings.* 'Cat' \(1\), 'cat' \(1\)"):
         FolderDataset(tmp_path)
     assert FolderDataset(tmp_path, classes=["cat"]).target(0)["labels"].tolist() == [0]
 
@@ -174,9 +174,9 @@ def test_no_object_at_all(tmp_path: Path) -> None:
 
 
 def test_a_list_of_classes_has_all_of_them(tmp_path: Path) -> None:
-    one_picture(tmp_path, CAT, ("dgo", (1, 1, 5, 5)))
+    one_picture(tmp_path, CAT, ("doge", (1, 1, 5, 5)))
     write_text(tmp_path / "classes.txt", "dog\ncat\n")
-    with pytest.raises(DataError, match=r"1 objects are of class 'dgo'.*mean 'dog'"):
+    with pytest.raises(DataError, match=r"class 'doge' .*mean 'dog'.*\(1\)"):
         FolderDataset(tmp_path)
     one_picture(tmp_path, CAT)
     assert FolderDataset(tmp_path).classes == ("dog", "cat")

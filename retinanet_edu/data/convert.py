@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 
 from retinanet_edu.data.folder import check_record, choose_classes
 from retinanet_edu.data.records import FORMATS, RecordObject, Records, read_records
+from retinanet_edu.data.records.files import short
 from retinanet_edu.data.voc_xml import refuse
 from retinanet_edu.errors import DataError
 
@@ -129,8 +130,8 @@ def _writable(classes: Sequence[str], to: str) -> Sequence[str]:
     for name in classes:
         if _CONTROL.search(name) or (name != name.strip() and to == "voc"):
             raise DataError(
-                f"class {name!r}: a name with control characters, or spaces around it, cannot be "
-                f"written in the format {to}; rename it"
+                f"class {short(name)}: a name with control characters, or spaces around it, "
+                f"cannot be written in the format {to}; rename it"
             )
     return classes
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from retinanet_edu.data.images import image_size
 from retinanet_edu.data.pictures import PictureDataset
 from retinanet_edu.data.records import Record, RecordObject, Records, read_records
+from retinanet_edu.data.records.files import one_line, short
 from retinanet_edu.data.splitting import split_records
 from retinanet_edu.data.voc import did_you_mean
 from retinanet_edu.data.voc_xml import refuse
@@ -150,7 +151,7 @@ def check_record(record: Record, format: str) -> Checked:
         try:
             objects.append(o._replace(box=_check_box(o.box, height, width, format)))
         except ValueError as error:
-            where = f"object {i} ({o.name}) of {record.picture.name}"
+            where = f"object {i} ({one_line(o.name)}) of {record.picture.name}"
             faults.append(f"{record.annotation}: {where}: {error}")
     return Checked(objects, (height, width), faults)
 
@@ -196,7 +197,7 @@ def choose_classes(records: Records, chosen: Sequence[str] | None = None) -> tup
             if name not in known and others:
                 raise DataError(
                     f"{records.root}: no object is of class {name!r}{did_you_mean(name, others)}; "
-                    f"there are also: {', '.join(others[:30])}"
+                    f"there are also: {', '.join(map(one_line, others[:30]))}"
                 )
         return tuple(chosen)
     spellings: defaultdict[str, list[str]] = defaultdict(list)
@@ -204,9 +205,9 @@ def choose_classes(records: Records, chosen: Sequence[str] | None = None) -> tup
         spellings[re.sub(r"[\s_-]+", "", name).casefold()].append(name)
     refuse(
         [
-            f"{records.root}: one class in several spellings: "
-            f"{', '.join(f'{name!r} ({counts[name]} objects)' for name in names)}; write it in one "
-            "way, or name all classes that count"
+            f"{records.root}: one class in several spellings, with so many objects: "
+            + ", ".join(f"{short(name)} ({counts[name]})" for name in names)
+            + "; write it in one way, or name all classes that count"
             for names in spellings.values()
             if len(names) > 1
         ]
@@ -216,8 +217,8 @@ def choose_classes(records: Records, chosen: Sequence[str] | None = None) -> tup
     classes = records.classes or tuple(sorted(counts))
     refuse(
         [
-            f"{records.root}: {counts[name]} objects are of class {name!r}, which is not in the "
-            f"list of classes{did_you_mean(name, classes)}; add it or correct it"
+            f"{records.root}: class {short(name)} is not in the list of classes"
+            f"{did_you_mean(name, classes)}, but of objects ({counts[name]}); add or correct it"
             for name in sorted(counts.keys() - set(classes))
         ]
     )

@@ -212,6 +212,12 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
+def one_line(text: str) -> str:
+    """A text for a message as it is, but on one line and 60 characters at most."""
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
 def name_images(records: Iterable[Record], root: Path) -> list[Record]:
     """Records sorted by picture, each with an identifier of its own.
 

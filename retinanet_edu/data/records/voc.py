@@ -14,8 +14,10 @@ from retinanet_edu.data.records.files import (
     MOST_BYTES,
     Files,
     name_images,
+    one_line,
     read_names,
     read_text,
+    short,
     split_of,
 )
 from retinanet_edu.data.records.record import Record, RecordObject, Records
@@ -37,13 +39,13 @@ def read_voc(files: Files) -> Records:
     listed = {path.parent: _read_lists(path.parent, files) for path in annotations}
     records, faults = [], []
     for path in annotations:
-        split = listed[path.parent].pop(path.stem, None) or split_of(path, files.root)
-        records.append(_read_one(path, files, split))
-    for folder, splits in listed.items():
+        split, _ = listed[path.parent].pop(path.stem, (None, None))
+        records.append(_read_one(path, files, split or split_of(path, files.root)))
+    for folder, lost in listed.items():
         if folder.name == "Annotations":
             faults += [
-                f"{folder / name}.xml: no such annotation; add it or take it off the list"
-                for name in splits
+                f"{path}: {short(name)} has no annotation in {folder}; add it or take it off"
+                for name, (_, path) in lost.items()
             ]
     used: dict[Path, Path] = {}
     for record in records:
@@ -56,9 +58,9 @@ def read_voc(files: Files) -> Records:
     return Records(files.root, "voc", names, records, faults, unlabelled)
 
 
-def _read_lists(folder: Path, files: Files) -> dict[str, str]:
-    """The split of each image that the lists beside a folder of annotations name."""
-    splits: dict[str, str] = {}
+def _read_lists(folder: Path, files: Files) -> dict[str, tuple[str | None, Path | None]]:
+    """The split of each image that the lists beside a folder of annotations name, and the list."""
+    splits: dict[str, tuple[str | None, Path | None]] = {}
     for split in ("test", "val", "train"):
         path = folder.parent / "ImageSets" / "Main" / f"{split}.txt"
         if path in files:
@@ -66,7 +68,7 @@ def _read_lists(folder: Path, files: Files) -> dict[str, str]:
                 for line in read_text(path).splitlines():
                     name = re.sub(r"\s+(-1|0|1)$", "", line.strip())
                     if name:
-                        splits[name] = split
+                        splits[name] = split, path
     return splits
 
 
@@ -85,7 +87,7 @@ def _read_one(path: Path, files: Files, split: str | None) -> Record:
             try:
                 objects.append(_object(element))
             except ValueError as error:
-                name = _text(element, "name") or "unnamed"
+                name = one_line(_text(element, "name") or "unnamed")
                 faults.append(f"{path}: object {i} ({name}): {error}")
     except ValueError as error:
         faults.append(f"{path}: {error}")
@@ -132,7 +134,7 @@ def _object(element: Element) -> RecordObject:
     try:
         xmin, ymin, xmax, ymax = (float(text) for text in texts.values())
     except ValueError:
-        says = ", ".join(f"{key} {text[:20] or 'missing'}" for key, text in texts.items())
+        says = ", ".join(f"{key} {one_line(text[:20]) or 'missing'}" for key, text in texts.items())
         raise ValueError(f"its box is not four numbers ({says}); correct or remove it") from None
     difficult = _text(element, "difficult").lower() in ("1", "true")
     return RecordObject(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
