@@ -416,6 +416,7 @@ def test_from_a_folder_to_numbers_and_pictures(flat: Path, tmp_path: Path, capsy
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "no val of its own: 20%" in out
+    assert "no detection in the gallery has a score of 0.3; shown from" in out
     assert all(name in out for name in ("mean", *ShapesDataset.classes))
     for name in ("gallery.png", "curves.png", "precision_recall.png"):
         with Image.open(run / name) as picture:

@@ -111,10 +111,12 @@ def _show(
     images = [data[i][0] for i in shown]
     targets = [data.target(i) for i in shown]
     found = [predict(model, image) for image in images]
+    score, best = options.score, max(float(s) for f in found for s in [*f.scores, 0])
+    if best < score:  # a young model; a gallery without detections shows nothing of it
+        score = round(max(best, 0.1) / 2, 2)
+        print(f"no detection in the gallery has a score of {options.score:g}; shown from {score:g}")
     figures = {
-        "gallery.png": plot_gallery(
-            images, targets, found, model.classes, score_threshold=options.score
-        ),
+        "gallery.png": plot_gallery(images, targets, found, model.classes, score_threshold=score),
         "curves.png": plot_history(history),
         "precision_recall.png": plot_precision_recall(evaluation),
     }
