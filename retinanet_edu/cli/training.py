@@ -169,7 +169,9 @@ def add_commands(command: NewCommand) -> None:
     model.add_argument("--frozen-stages", type=int, default=2, help="of a pretrained backbone")
     model.add_argument("--channels", type=int, default=256, help="of pyramid and subnets")
     model.add_argument("--head-convs", type=int, default=4, help="convolutions in each subnet")
-    model.add_argument("--group-norm", action="store_true", help="in the subnets")
+    model.add_argument(
+        "--group-norm", action=argparse.BooleanOptionalAction, default=True, help="in the subnets"
+    )
     model.add_argument(
         "--anchor-strides", type=float, default=4.0, help="side of the base anchor, in strides"
     )
