@@ -29,19 +29,10 @@ def _train(options: argparse.Namespace) -> None:
 
     from retinanet_edu.anchors import AnchorGenerator
     from retinanet_edu.checkpoint import load_checkpoint
-    from retinanet_edu.data.folder import FolderDataset
-    from retinanet_edu.data.splitting import save_split
     from retinanet_edu.model import retinanet_resnet
-    from retinanet_edu.training import BEST, LAST, train
+    from retinanet_edu.training import BEST, train
 
-    splits = [options.train_split, options.val_split]
-    resumed = options.output if options.resume else None
-    train_data, val_data = open_data(options, splits, options.classes, resumed)
-    is_first = os.environ.get("RANK", "0") == "0"
-    # A run that is there already is not touched: `train` goes on with it or refuses.
-    if isinstance(val_data, FolderDataset) and is_first and not (options.output / LAST).is_file():
-        options.output.mkdir(parents=True, exist_ok=True)
-        save_split(options.output / SPLIT, val_data.records)
+    train_data, val_data = _open_both(options)
     torch.manual_seed(options.seed)
     default = AnchorGenerator()
     model = retinanet_resnet(
@@ -65,10 +56,6 @@ def _train(options: argparse.Namespace) -> None:
         f"{len(model.classes)} classes, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
     )
-    if isinstance(val_data, FolderDataset):
-        print("classes: " + ", ".join(val_data.classes))
-        if left_out := len(val_data.records.unlabelled):
-            print(f"{left_out} pictures have no annotation and are left out")
     history = train(
         model,
         train_data,
@@ -88,12 +75,36 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
     )
     best = options.output / BEST
-    if is_first:
+    if _is_first():
         _show(load_checkpoint(best, device=chosen_device(options)), val_data, history, options)
     print(
         f"\nbest checkpoint: {best}\nits numbers:     retinanet-edu evaluate --checkpoint {best} "
         f"--data {options.data} --split {options.val_split}"
     )
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+
+
+def _open_both(options: argparse.Namespace) -> list[PictureDataset]:
+    """The images to learn from and those to be judged by; which they are is kept in the run."""
+    from retinanet_edu.data.folder import FolderDataset
+    from retinanet_edu.data.splitting import save_split
+    from retinanet_edu.training import LAST
+
+    splits = [options.train_split, options.val_split]
+    opened = open_data(options, splits, options.classes, options.output if options.resume else None)
+    data = opened[1]
+    if isinstance(data, FolderDataset) and _is_first():
+        print("classes: " + ", ".join(data.classes))
+        if left_out := len(data.records.unlabelled):
+            print(f"{left_out} pictures have no annotation and are left out")
+        # A run that is there already is not touched: `train` goes on with it or refuses.
+        if not (options.output / LAST).is_file():
+            options.output.mkdir(parents=True, exist_ok=True)
+            save_split(options.output / SPLIT, data.records)
+    return opened
 
 
 def _show(
