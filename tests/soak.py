@@ -1,4 +1,4 @@
-"""Long runs that ought to be boring: a training run that is killed again and again.
+"""Long runs that ought to be boring: training is killed again and again, readers meet damaged files.
 
 `make soak` runs this and records it; tests/test_soak.py runs a small sample.
 """
@@ -17,8 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from fuzzing import READERS, fuzz
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "data" / "results" / "soak.json"
@@ -136,10 +138,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--files", type=int, default=100_000, help="damaged ones, of all readers")
     arguments = parser.parse_args()
     from retinanet_edu.provenance import provenance
 
-    result = provenance() | {"kills": []}
+    result: dict[str, Any] = provenance() | {"kills": [], "files": []}
     folder = Path(tempfile.mkdtemp())
     try:
         for way in WAYS:
@@ -147,6 +150,10 @@ def main() -> None:
             one = kill_again_and_again(folder / way, way, arguments.kills, arguments.epochs)
             result["kills"].append(one)
             print(one, flush=True)
+        for number, reader in enumerate(READERS):
+            files = fuzz(folder / str(number), reader, arguments.files // len(READERS))
+            result["files"].append(files)
+            print(files, flush=True)
     finally:
         shutil.rmtree(folder)
     RECORD.write_text(json.dumps(result, indent=1) + "\n")
