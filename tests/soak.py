@@ -1,4 +1,4 @@
-"""Long runs that ought to be boring: training is killed again and again, readers meet damaged files.
+"""Long runs that ought to be boring: training is killed, again and again, and files are damaged.
 
 `make soak` runs this and records it; tests/test_soak.py runs a small sample.
 """
