@@ -134,7 +134,7 @@ class AnchorGenerator:
     def _generate(self, height: int, width: int) -> Tensor:
         levels = []
         grids = self.grid_sizes((height, width))
-        for size, stride, (rows, columns) in zip(self.sizes, self.strides, grids, strict=True):
+        for size, stride, (rows, columns) in zip(self.sizes, self.strides, grids):
             step_y, step_x = stride, stride
             if self.stride_from_grid:
                 step_y, step_x = height // rows, width // columns

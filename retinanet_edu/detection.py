@@ -108,7 +108,7 @@ def _candidates(
     levels = list(anchors_per_level)
     best_class = logits.amax(dim=2)  # (B, N)
     found, start = [], 0
-    for best, level in zip(best_class.split(levels, 1), logits.split(levels, 1), strict=True):
+    for best, level in zip(best_class.split(levels, 1), logits.split(levels, 1)):
         # The best pairs are of the anchors with the best classes: a thousand of these hold a
         # thousand pairs that no other anchor's beats. So few pairs are left to be compared.
         anchor = best.topk(min(top_k, best.shape[1]), sorted=False).indices  # (B, k)
@@ -118,7 +118,7 @@ def _candidates(
         row, label = pair // level.shape[2], pair % level.shape[2]
         found.append((chosen, start + anchor.gather(1, row), label))
         start += level.shape[1]
-    chosen, anchor, label = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+    chosen, anchor, label = (torch.cat(parts, dim=1) for parts in zip(*found))
     return _best_first(chosen, anchor, label, score_threshold)
 
 
@@ -235,7 +235,7 @@ def predict(
             originals = [_as_tensor(picture, number) for number, picture in chunk]
             images = [transform.image(image) for image in originals]
             found = _detect(model, images, **settings)
-            for image, original, one in zip(images, originals, found, strict=True):
+            for image, original, one in zip(images, originals, found):
                 detections.append(rescale(one, picture_size(image), picture_size(original)))
     return detections
 
@@ -271,7 +271,7 @@ def _detect(model: RetinaNet, images: Sequence[Tensor], **settings: Any) -> list
         batch = torch.cat([padded[i] for i in members]).to(model.device)
         sizes = [picture_size(images[i]) for i in members]
         some = postprocess(model(batch), model.anchors(size), sizes, **settings)
-        found |= {i: one.to("cpu") for i, one in zip(members, some, strict=True)}
+        found |= {i: one.to("cpu") for i, one in zip(members, some)}
     return [found[i] for i in range(len(images))]
 
 

@@ -280,7 +280,7 @@ class _FocalSum(torch.autograd.Function):
         background = (1 - alpha) * weights.reshape(-1, 1)  # (B·N, 1)
         gradient = torch.empty_like(rows)
         size = max(1, _PIECE // rows.shape[1])
-        parts = zip(rows.split(size), background.split(size), gradient.split(size), strict=True)
+        parts = zip(rows.split(size), background.split(size), gradient.split(size))
         total = background.new_zeros(())
         for z, weight, out in parts:
             loss, slope = _fading(z, gamma)

@@ -58,7 +58,7 @@ def coco_metrics(
 
     run = DifficultEval(iouType="bbox")
     run.params.imgIds, run.params.catIds = range(len(truths)), range(num_classes)
-    for i, (found, truth) in enumerate(zip(detections, truths, strict=True)):
+    for i, (found, truth) in enumerate(zip(detections, truths)):
         boxes, labels, difficult, crowd = read_truth(truth)
         _add_rows(run._gts, i, boxes, labels, difficult=difficult, iscrowd=crowd)
         _add_rows(run._dts, i, found.boxes, found.labels, score=found.scores)
@@ -69,14 +69,14 @@ def coco_metrics(
     precision = run.eval["precision"][..., 0, -1]  # (10 IoUs, 101 recalls, K), any size, best 100
     numbers = (run.stats, precision.mean(axis=(0, 1)), precision[0].mean(axis=0))  # (12,) (K,) (K,)
     stats, ap, ap50 = (np.where(x < 0, math.nan, x) for x in numbers)  # −1: nothing to find
-    return dict(zip(METRICS, stats.tolist(), strict=True)), ap, ap50
+    return dict(zip(METRICS, stats.tolist())), ap, ap50
 
 
 def _add_rows(table: dict, image: int, boxes: Tensor, labels: Tensor, **more: Tensor) -> None:
     boxes = boxes.double()
     xywh = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
     columns = {"bbox": xywh, "area": box_area(boxes), **more}
-    values = zip(*(column.tolist() for column in columns.values()), strict=True)
-    for label, row in zip(labels.tolist(), values, strict=True):
+    values = zip(*(column.tolist() for column in columns.values()))
+    for label, row in zip(labels.tolist(), values):
         number = len(table[image, label]) + 1  # from 1: pycocotools takes number 0 for no match
-        table[image, label].append({"id": number, **dict(zip(columns, row, strict=True))})
+        table[image, label].append({"id": number, **dict(zip(columns, row))})

@@ -119,7 +119,7 @@ def _validate(detections: Found, truths: Truths, classes: Sequence[str]) -> None
         raise DataError(f"{len(detections)} images have detections, but {len(truths)} have truths")
     if not 0 < len(set(classes)) == len(classes):
         raise DataError(f"classes must be different names, at least one, got {list(classes)}")
-    for i, (found, truth) in enumerate(zip(detections, truths, strict=True)):
+    for i, (found, truth) in enumerate(zip(detections, truths)):
         image = f"image {truth.get('image_id', i)}"
         for owner, labels in (("detection", found.labels), ("truth", read_truth(truth)[1])):
             wrong = [label for label in labels.tolist() if not 0 <= label < len(classes)]
@@ -177,14 +177,14 @@ def evaluate(
     rows: dict[int, tuple[Detections, dict, float]] = {}  # by index of the picture
     bar = tqdm(loader, disable=not progress, unit="batch", dynamic_ncols=True)
     with evaluation_mode(model):
-        for keys, batch in zip(batches, bar, strict=True):
-            for (_, index), one in zip(keys, _judge(model, batch, settings, loss), strict=True):
+        for keys, batch in zip(batches, bar):
+            for (_, index), one in zip(keys, _judge(model, batch, settings, loss)):
                 rows[index] = one
     if distributed:
         shares: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(shares, rows)
         rows = {index: row for part in shares for index, row in part.items()}
-    detections, truths, costs = zip(*(rows[i] for i in range(len(data))), strict=True)
+    detections, truths, costs = zip(*(rows[i] for i in range(len(data))))
     return replace(evaluate_detections(detections, truths, model.classes), loss=fmean(costs))
 
 
@@ -204,7 +204,7 @@ def _judge(
         anchors, predictions = model.anchors((height, width)), model(images)
         sizes = [batch.image_sizes[i] for i in members]
         found = postprocess(predictions, anchors, sizes, **settings)
-        for row, (i, one) in enumerate(zip(members, found, strict=True)):
+        for row, (i, one) in enumerate(zip(members, found)):
             alone = Predictions(
                 predictions.class_logits[row : row + 1],
                 predictions.box_deltas[row : row + 1],

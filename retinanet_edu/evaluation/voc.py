@@ -71,7 +71,7 @@ def match_detections(
         raise ValueError(f"rule must be 'voc' or 'coco', got {rule!r}")
     rows = []
     objects = skipped = 0
-    for found, truth in zip(detections, truths, strict=True):
+    for found, truth in zip(detections, truths):
         boxes, labels, difficult, crowd = read_truth(truth)
         optional = (difficult | crowd)[labels == label].numpy()
         objects, skipped = objects + int((~optional).sum()), skipped + int(optional.sum())
@@ -81,7 +81,7 @@ def match_detections(
         mine = mine[found.scores[mine].argsort(descending=True, stable=True)]
         iou = pairwise_iou(found.boxes[mine].cpu().double(), boxes[labels == label])  # (D, M)
         taken = np.zeros(len(optional), bool)
-        for score, overlap in zip(found.scores[mine].tolist(), iou.numpy(), strict=True):
+        for score, overlap in zip(found.scores[mine].tolist(), iou.numpy()):
             near = overlap >= iou_threshold
             if rule == "coco":
                 free = near & ~taken & ~optional
