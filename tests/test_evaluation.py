@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from retinanet_edu.evaluation import (
     METRICS,
     Ledger,
     average_precision,
+    check_classes,
     coco_metrics,
     evaluate,
     evaluate_detections,
@@ -671,3 +673,23 @@ def test_a_dataset_of_other_classes_or_without_pictures_is_refused(model: Retina
         evaluate(model, Others())
     with pytest.raises(DataError, match="no pictures"):
         evaluate(model, Empty())
+
+
+def test_a_model_without_names_takes_any_as_many_and_one_with_names_only_its_own() -> None:
+    def model(*classes: str) -> Any:
+        return SimpleNamespace(classes=classes, num_classes=len(classes))
+
+    def data(*classes: str) -> Any:
+        return SimpleNamespace(classes=classes)
+
+    check_classes(model("0", "1"), data("cat", "dog"))
+    check_classes(model("cat", "dog"), data("cat", "dog"))
+    check_classes(model("cat", "dog"), object())  # a dataset that does not say
+    for own, theirs in (
+        (("0", "1"), ("cat", "dog", "owl")),
+        (("0", "1"), ("cat",)),
+        (("cat", "dog"), ("dog", "cat")),
+        (("cat", "dog"), ("0", "1")),
+    ):
+        with pytest.raises(DataError, match=f"has {len(theirs)} classes .* made for {len(own)}"):
+            check_classes(model(*own), data(*theirs))
