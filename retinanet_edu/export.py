@@ -7,16 +7,19 @@ and a copy of it is laid beside each ONNX file. Batch, height and width are free
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.fx.experimental._config as symbols
 from torch import Tensor, nn
 
 from retinanet_edu import __version__, detect_onnx
@@ -90,7 +93,7 @@ def export_model(model: RetinaNet, path: str | Path) -> Path:
 
     Args:
         model: of any device and mode; it is left as it was.
-        path: ending in .onnx, which needs the extra `onnx`, or in .pt2 for `torch.export.load`.
+        path: ending in .onnx, which needs the extra `onnx`, or in .pt2 for `load_program`.
 
     Returns:
         the path. Beside an ONNX file stands `detect_onnx.py` then.
@@ -103,12 +106,16 @@ def export_model(model: RetinaNet, path: str | Path) -> Path:
         The file's outputs are those of `Graph`, for any batch, height and width.
 
     Example:
-        >>> import tempfile, torch
+        >>> import tempfile
+        >>> import torch
         >>> from retinanet_edu import export_model, load_checkpoint
-        >>> path = export_model(load_checkpoint("shapes"), tempfile.mkdtemp() + "/shapes.pt2")
-        >>> logits, boxes, counts = torch.export.load(path).module()(torch.zeros(1, 3, 100, 75))
-        >>> logits.shape, boxes.shape, counts.tolist()
-        (torch.Size([1, 1530, 6]), torch.Size([1, 1530, 4]), [1170, 315, 108, 36, 9])
+        >>> from retinanet_edu.export import load_program
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = export_model(load_checkpoint("shapes"), f"{folder}/shapes.pt2")
+        ...     network, settings = load_program(path)
+        >>> logits, boxes, counts = network(torch.zeros(1, 3, 100, 75))
+        >>> tuple(logits.shape), tuple(boxes.shape), counts.tolist()
+        ((1, 1638, 6), (1, 1638, 4), [1170, 315, 108, 36, 9])
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):
@@ -139,8 +146,26 @@ def export_model(model: RetinaNet, path: str | Path) -> Path:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ExportError(f"{path}: the model could not be exported ({why})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     return path
+
+
+def load_program(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a .pt2 file; without this package, do the same with `torch.export.load`.
+
+    Args:
+        path: of the file that `export_model` wrote.
+
+    Returns:
+        the network, which takes images as `Graph` does, and the metadata.
+    """
+    extra = {f"{METADATA}.json": ""}
+    program = torch.export.load(path, extra_files=extra)
+    # torch notes on the way that no level had a single cell, and would refuse it ever after.
+    can_skip = "check_guards" in inspect.signature(program.module).parameters
+    network = program.module(check_guards=False) if can_skip else program.module()
+    return network, json.loads(extra[f"{METADATA}.json"])
 
 
 def metadata(model: RetinaNet) -> str:
@@ -176,10 +201,14 @@ def metadata(model: RetinaNet) -> str:
 
 
 def _trace(graph: Graph) -> torch.export.ExportedProgram:
-    """The program of a graph, with free sizes; it was traced at a size like no other."""
+    """The program of a graph, with free sizes."""
     free = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     images = torch.zeros(2, 3, 192, 160)
-    return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
+    # Else sides below 129 pixels are out of bounds, where the last level has one row.
+    config: Any = symbols
+    has_choice = hasattr(config, "backed_size_oblivious")  # torch 2.6 has no such bounds
+    with config.patch(backed_size_oblivious=True) if has_choice else nullcontext():
+        return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
 
 
 def _save_onnx(program: torch.export.ExportedProgram, path: Path, text: str) -> None:
@@ -190,7 +219,7 @@ def _save_onnx(program: torch.export.ExportedProgram, path: Path, text: str) -> 
     program = program.run_decompositions({torch.ops.aten.upsample_nearest2d.vec: keep})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
-        onnx = torch.onnx.export(
+        onnx: Any = torch.onnx.export(
             program,
             dynamo=True,
             input_names=["images"],
@@ -206,7 +235,7 @@ def _differing(graph: Graph, path: Path) -> str:
     """Run the file at a size that it was not traced at; names of the outputs that are wrong."""
     images = torch.randn(1, 3, 97, 203, generator=torch.Generator().manual_seed(0))
     if path.suffix == ".pt2":
-        found = torch.export.load(path).module()(images)
+        found = load_program(path)[0](images)
     else:
         session = detect_onnx.load_model(str(path)).session
         found = map(torch.from_numpy, session.run(list(OUTPUTS), {"images": images.numpy()}))

@@ -21,7 +21,7 @@ def _export(options: argparse.Namespace) -> None:
         script = path.with_name("detect_onnx.py")
         print(f"detect without PyTorch: python {script} {path} PICTURE …")
     else:
-        print(f'in PyTorch: torch.export.load("{path}").module()')
+        print(f'in PyTorch: retinanet_edu.export.load_program("{path}")')
 
 
 def add_commands(command: NewCommand) -> None:

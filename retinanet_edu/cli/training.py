@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinanet_edu.cli.options import (
     NewCommand,
@@ -13,6 +15,9 @@ from retinanet_edu.cli.options import (
     machine_options,
     open_voc,
 )
+
+if TYPE_CHECKING:
+    from retinanet_edu.model import RetinaNet
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -26,7 +31,7 @@ def _train(options: argparse.Namespace) -> None:
     val_data = open_voc(options, options.val_split, train_data.classes)
     torch.manual_seed(options.seed)
     default = AnchorGenerator()
-    model = retinanet_resnet(
+    model = _coco_model(options, train_data.classes) or retinanet_resnet(
         options.depth,
         len(train_data.classes),
         backbone_weights=options.backbone_weights,
@@ -71,6 +76,20 @@ def _train(options: argparse.Namespace) -> None:
     )
 
 
+def _coco_model(options: argparse.Namespace, classes: Sequence[str]) -> RetinaNet | None:
+    """The detector that --weights names, made for other classes."""
+    if not options.weights:
+        return None
+    from retinanet_edu.interop import retinanet_coco
+
+    return retinanet_coco(
+        options.weights,
+        classes,
+        frozen_stages=options.frozen_stages,
+        image_size=options.image_size,
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from retinanet_edu.checkpoint import load_checkpoint
     from retinanet_edu.evaluation import evaluate
@@ -103,6 +122,11 @@ def add_commands(command: NewCommand) -> None:
     sub.add_argument("--output", type=Path, default=Path("runs/train"), help="folder of the run")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --output")
     model = sub.add_argument_group("model")
+    model.add_argument(
+        "--weights",
+        help="go on from torchvision's detector of COCO, 'coco' or 'coco-v2' (download), or the "
+        "file of either; depth to anchor strides are then its own",
+    )
     model.add_argument("--depth", type=int, default=50, choices=(18, 34, 50, 101, 152))
     model.add_argument("--width", type=float, default=1.0, help="factor on the ResNet's channels")
     model.add_argument("--backbone-weights", help="'imagenet' (download) or a file")
