@@ -104,18 +104,6 @@ def export_model(model: RetinaNet, path: str | Path) -> Path:
 
     Law:
         The file's outputs are those of `Graph`, for any batch, height and width.
-
-    Example:
-        >>> import tempfile
-        >>> import torch
-        >>> from retinanet_edu import export_model, load_checkpoint
-        >>> from retinanet_edu.export import load_program
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = export_model(load_checkpoint("shapes"), f"{folder}/shapes.pt2")
-        ...     network, settings = load_program(path)
-        >>> logits, boxes, counts = network(torch.zeros(1, 3, 100, 75))
-        >>> tuple(logits.shape), tuple(boxes.shape), counts.tolist()
-        ((1, 1638, 6), (1, 1638, 4), [1170, 315, 108, 36, 9])
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".pt2"):

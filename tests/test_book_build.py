@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -62,6 +63,17 @@ def test_every_module_is_in_the_reference():
     behind = {n for n in names if n.startswith(("checks.", "cli", "evaluation."))} | {"data"}
     listed = re.findall(r"automodule:: retinanet_edu\.(\S+)", (BOOK / "api.md").read_text())
     assert sorted(listed) == sorted(names - behind)
+
+
+def test_the_reference_shows_an_example_of_every_name_on_the_face(built_book):
+    import retinanet_edu
+
+    page = html.unescape(re.sub(r"<[^>]+>", "", (built_book / "api.html").read_text("utf-8")))
+    for name in retinanet_edu.__all__[:-1]:
+        assert f">>> from retinanet_edu import {name}" in page or re.search(
+            rf">>> from retinanet_edu import .*\b{name}\b", page
+        )
+    assert page.count("Example") >= len(retinanet_edu.__all__) - 1
 
 
 def test_every_internal_link_leads_somewhere(pages, built_book):
