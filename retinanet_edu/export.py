@@ -21,6 +21,8 @@ from typing import Any
 import torch
 import torch.fx.experimental._config as symbols
 from torch import Tensor, nn
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from retinanet_edu import __version__, detect_onnx
 from retinanet_edu.anchors import AnchorGenerator
@@ -194,9 +196,13 @@ def _trace(graph: Graph) -> torch.export.ExportedProgram:
     images = torch.zeros(2, 3, 192, 160)
     # Else sides below 129 pixels are out of bounds, where the last level has one row.
     config: Any = symbols
-    has_choice = hasattr(config, "backed_size_oblivious")  # torch 2.6 has no such bounds
+    has_choice = hasattr(config, "backed_size_oblivious")
     with config.patch(backed_size_oblivious=True) if has_choice else nullcontext():
-        return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
+        program = torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
+    if not has_choice:  # torch 2.6
+        for symbol in program.range_constraints:
+            program.range_constraints[symbol] = ValueRanges(1, int_oo)
+    return program
 
 
 def _save_onnx(program: torch.export.ExportedProgram, path: Path, text: str) -> None:
