@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from retinanet_edu.detection import postprocess as postprocess
     from retinanet_edu.detection import predict as predict
     from retinanet_edu.evaluation import evaluate as evaluate
+    from retinanet_edu.export import export_model as export_model
     from retinanet_edu.losses import criterion as criterion
     from retinanet_edu.losses import focal_loss as focal_loss
     from retinanet_edu.losses import smooth_l1_loss as smooth_l1_loss
@@ -55,6 +56,7 @@ _MODULE_OF = {
     "postprocess": "detection",
     "predict": "detection",
     "evaluate": "evaluation",
+    "export_model": "export",
     "criterion": "losses",
     "focal_loss": "losses",
     "smooth_l1_loss": "losses",

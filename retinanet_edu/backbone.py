@@ -289,17 +289,46 @@ def _needed(backbone: ResNet) -> list[str]:
 
 def _backbone_state(depth: int, weights: str | Path) -> Mapping[str, Tensor]:
     if weights == "imagenet":
-        enum = models.get_model_weights(f"resnet{depth}")
-        try:
-            return enum["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:  # no network, or a wrong checksum
-            raise CheckpointError(
-                f"{enum['IMAGENET1K_V1'].url}: could not be downloaded ({error}); try again, or "
-                "fetch the file elsewhere and give its path"
-            ) from error
+        return download_weights(models.get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"])
     path = Path(weights)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of backbone weights (or say 'imagenet')")
+    return read_state_dict(path)
+
+
+def download_weights(entry: models.WeightsEnum) -> Mapping[str, Tensor]:
+    """Weights that torchvision offers, by its own download, whose checksum it compares.
+
+    Args:
+        entry: one of torchvision's enumerations of weights.
+
+    Returns:
+        tensors by name.
+
+    Raises:
+        CheckpointError: the download fails.
+    """
+    try:
+        return entry.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network, or a wrong checksum
+        raise CheckpointError(
+            f"{entry.url}: could not be downloaded ({error}); try again, or fetch the file "
+            "elsewhere and give its path"
+        ) from error
+
+
+def read_state_dict(path: str | Path) -> Mapping[str, Tensor]:
+    """Tensors by name from a file, verified.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        the state dict.
+
+    Raises:
+        CheckpointError: as `read_tensors`, or the file holds something else.
+    """
     state = read_tensors(path)
     if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
         raise CheckpointError(f"{path}: not a state dict, that is, a mapping from names to tensors")

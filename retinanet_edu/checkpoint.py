@@ -63,6 +63,7 @@ def save_checkpoint(
         "weights": weights,
         "settings": model.settings,
         "backbone": model.backbone.settings if isinstance(model.backbone, ResNet) else None,
+        "norm_eps": [norm.eps for norm in _norms(model)],
         "anchors": model.anchor_generator.settings,
         "classes": model.classes,
         "image_size": model.image_size,
@@ -99,6 +100,10 @@ def remove_leftovers(folder: str | Path) -> None:
     """
     for path in Path(folder).glob(".*.pt.*"):
         path.unlink(missing_ok=True)
+
+
+def _norms(model: RetinaNet) -> list[nn.BatchNorm2d]:
+    return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -171,6 +176,9 @@ def load_checkpoint(
     else:
         check_conventions(model, content, path)
     load_weights(model, content["weights"], path)
+    # Not among a norm's weights, and not the same everywhere: torchvision's COCO model has 0.
+    for norm, eps in zip(_norms(model), content.get("norm_eps", ())):
+        norm.eps = eps
     model.classes = tuple(content["classes"])
     model.image_size = content["image_size"]
     return model.to(device).eval()

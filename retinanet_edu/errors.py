@@ -18,3 +18,7 @@ class CheckpointError(RetinaNetError, ValueError):
 
 class TrainingError(RetinaNetError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class ExportError(RetinaNetError, RuntimeError):
+    """A model cannot be written for use elsewhere, for example because a package is missing."""

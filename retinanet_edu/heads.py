@@ -67,4 +67,4 @@ class Subnet(nn.Module):
     def _one_level(self, level: Tensor) -> Tensor:
         out = self.output(self.tower(level))  # (B, A·outputs, H', W')
         out = out.permute(0, 2, 3, 1)  # (B, H', W', A·outputs)
-        return out.reshape(len(out), -1, self.outputs)  # (B, H'·W'·A, outputs)
+        return out.reshape(out.shape[0], -1, self.outputs)  # (B, H'·W'·A, outputs)

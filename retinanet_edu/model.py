@@ -182,6 +182,31 @@ def retinanet_resnet(
     return RetinaNet(backbone, num_classes, **settings)
 
 
+def with_classes(model: RetinaNet, classes: Sequence[str], prior: float = PRIOR) -> RetinaNet:
+    """A copy that is to learn other classes and keeps all that it can.
+
+    Args:
+        model: trained on any classes; it is left as it was.
+        classes: names of the new ones.
+        prior: π, see `RetinaNet`.
+
+    Returns:
+        a model with a new last classification layer, random and with the bias of the prior; all
+        other weights are the old ones.
+
+    Law:
+        Box deltas are those of `model`.
+    """
+    copy, old = deepcopy(model), model.classification_head.output
+    channels, per_cell = model.fpn.channels, model.anchor_generator.anchors_per_cell
+    fresh = Subnet(channels, per_cell, len(classes), num_convs=0, prior=prior)
+    copy.classification_head.output = fresh.output.to(old.weight)
+    copy.classification_head.outputs = copy.num_classes = len(classes)
+    copy.classes = tuple(map(str, classes))
+    copy.settings = model.settings | {"num_classes": len(classes)}
+    return copy
+
+
 def retinanet_resnet18(num_classes: int, **settings: Any) -> RetinaNet:
     """RetinaNet on ResNet-18; errors as `retinanet_resnet`.
 

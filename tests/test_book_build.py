@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -57,11 +58,22 @@ def test_every_module_is_in_the_reference():
     """Except the two commands, what a package does not show, and the checks' own cases."""
     package = BOOK.parent / "retinanet_edu"
     names = {".".join(p.relative_to(package).with_suffix("").parts) for p in package.rglob("*.py")}
-    names = {name for name in names if "__" not in name} - {"cli", "demo"}
+    names = {name for name in names if "__" not in name} - {"demo"}
     names |= {path.parent.name for path in package.glob("*/__init__.py")}
-    behind = {n for n in names if n.startswith(("checks.", "evaluation."))} | {"data"}
+    behind = {n for n in names if n.startswith(("checks.", "cli", "evaluation."))} | {"data"}
     listed = re.findall(r"automodule:: retinanet_edu\.(\S+)", (BOOK / "api.md").read_text())
     assert sorted(listed) == sorted(names - behind)
+
+
+def test_the_reference_shows_an_example_of_every_name_on_the_face(built_book):
+    import retinanet_edu
+
+    page = html.unescape(re.sub(r"<[^>]+>", "", (built_book / "api.html").read_text("utf-8")))
+    for name in retinanet_edu.__all__[:-1]:
+        assert f">>> from retinanet_edu import {name}" in page or re.search(
+            rf">>> from retinanet_edu import .*\b{name}\b", page
+        )
+    assert page.count("Example") >= len(retinanet_edu.__all__) - 1
 
 
 def test_every_internal_link_leads_somewhere(pages, built_book):

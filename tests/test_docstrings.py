@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import doctest
 import importlib
 import inspect
 import pkgutil
@@ -176,6 +177,29 @@ def test_every_name_on_the_face_is_there_and_explained(name: str) -> None:
     assert getattr(module, name) is value
     assert name in dir(retinanet_edu)
     assert inspect.getdoc(value)
+
+
+EXAMPLES = dict(
+    re.findall(
+        r"^## (\w+)\n\n(.*?)(?=\n## |\Z)",
+        (Path(__file__).parents[1] / "book/_ext/examples.txt").read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+)
+
+
+def test_every_name_on_the_face_has_an_example() -> None:
+    assert sorted(EXAMPLES) == sorted(FACE)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_prints_what_it_says(name: str) -> None:
+    example = doctest.DocTestParser().get_doctest(EXAMPLES[name], {}, name, "examples.txt", 0)
+    assert any(name in one.source and "import" not in one.source for one in example.examples)
+    assert any(one.want for one in example.examples)
+    said: list[str] = []
+    results = doctest.DocTestRunner().run(example, out=said.append)
+    assert results.failed == 0, "".join(said)
 
 
 def test_the_face_is_what_was_promised() -> None:

@@ -1,5 +1,6 @@
 """What a student's project gets: a wheel that installs into a clean environment and works."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -28,6 +30,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_and_one_checkpoint_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert "retinanet_edu/py.typed" in names
+    assert "retinanet_edu/detect_onnx.py" in names  # `export` copies it
     assert [n for n in names if n.endswith(".pt")] == ["retinanet_edu/shapes.pt"]
     assert {n.split("/")[0].split("-")[0] for n in names} == {"retinanet_edu"}
     assert wheel.stat().st_size < 4_000_000
@@ -56,7 +59,12 @@ def test_a_clean_environment_detects_something_from_the_wheel_alone(wheel, tmp_p
         "print([data.classes[k] for k in found.labels])\n"
     )
     done = subprocess.run(
-        [python, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [python, "-c", program],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -77,6 +85,21 @@ def test_version_is_said_once_more_and_the_same():
 
     assert retinanet_edu.__version__ == PROJECT["version"]
     assert f"version: {PROJECT['version']}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_citation_file_has_what_its_format_demands():
+    """Of version 1.2.0: required keys, a known type, authors and references with names."""
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cff["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(cff)
+    assert cff["type"] == "software"
+    assert cff["license"] == PROJECT["license"]
+    assert all(set(author) == {"name"} for author in cff["authors"])
+    (paper,) = cff["references"]
+    assert {"type", "title", "authors", "year"} <= set(paper)
+    assert paper["type"] == "conference-paper"
+    assert isinstance(paper["year"], int)
+    assert all(set(author) == {"given-names", "family-names"} for author in paper["authors"])
 
 
 def test_no_registry_host_is_named():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache, partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +26,12 @@ from retinanet_edu import interop
 from retinanet_edu import model as own
 from retinanet_edu.anchors import AnchorGenerator
 from retinanet_edu.backbone import ResNet
+from retinanet_edu.checkpoint import load_checkpoint, save_checkpoint
+from retinanet_edu.cli import main
+from retinanet_edu.data.shapes import ShapesDataset, write_voc
+from retinanet_edu.data.transforms import normalise
 from retinanet_edu.detection import postprocess, predict
+from retinanet_edu.errors import CheckpointError
 from retinanet_edu.losses import criterion
 from retinanet_edu.matching import match_anchors
 from retinanet_edu.structures import Predictions, Targets
@@ -206,14 +213,18 @@ def test_an_object_beyond_all_anchors_claims_none_here_and_every_one_in_torchvis
     assert (match < 0).any()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("box_loss", ["l1", "smooth_l1", "giou"])
+@pytest.mark.parametrize(
+    ("size", "v2", "box_loss"),
+    [(size, False, loss) for size in SIZES for loss in ("l1", "smooth_l1", "giou")]
+    + [(size, True, None) for size in SIZES[1::2]],  # its own, which is GIoU
+)
 def test_both_losses_are_torchvisions(
-    size: tuple[int, int], box_loss: str, monkeypatch: pytest.MonkeyPatch
+    size: tuple[int, int], v2: bool, box_loss: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs, _ = pair()
-    monkeypatch.setattr(theirs.head.regression_head, "_loss_type", box_loss)
-    head, their_anchors, predictions, anchors = outputs(size)
+    theirs, _ = pair(v2=v2)
+    if box_loss is not None:
+        monkeypatch.setattr(theirs.head.regression_head, "_loss_type", box_loss)
+    head, their_anchors, predictions, anchors = outputs(size, v2)
     boxes = [objects(size, 9), objects(size, 2, seed=1)]
     labels = [torch.arange(9) * 2, torch.tensor([19, 0])]
     expected = theirs.compute_loss(
@@ -555,3 +566,172 @@ def test_a_narrow_pyramid_with_group_norm_goes_to_torchvision_and_back() -> None
     ours = interop.from_torchvision(theirs)
     assert ours.fpn.channels == 64
     assert_same_outputs(theirs, ours, (96, 96))
+
+
+# --- torchvision's COCO weights -------------------------------------------------------------------
+
+
+@lru_cache
+def coco_file(v2: bool) -> tuple[RetinaNet, dict[str, Tensor]]:
+    """torchvision's model as its COCO weights make it, but random, and what its file holds."""
+    build = retinanet_resnet50_fpn_v2 if v2 else retinanet_resnet50_fpn
+    theirs = randomise(build(weights=None, weights_backbone=None, num_classes=91))
+    state = theirs.state_dict()
+    if not v2:
+        overwrite_eps(theirs, 0.0)
+        for layer in theirs.modules():
+            if isinstance(layer, nn.BatchNorm2d):  # variances at which 1e-5 would be felt
+                layer.running_var.mul_(1e-5)
+                layer.weight.data.mul_(3e-3)
+        # The real file is of frozen norms, which count nothing, and of the names before 2022.
+        state = {n: t for n, t in theirs.state_dict().items() if "num_batches" not in n}
+        towers = r"(head\.\w+\.conv)\.(\d)\.0\."
+        state = {
+            re.sub(towers, lambda found: f"{found[1]}.{2 * int(found[2])}.", n): t
+            for n, t in state.items()
+        }
+    return theirs, state
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """torchvision downloads random weights; addresses of what was asked for."""
+    asked: list[str] = []
+
+    def load(url: str, **settings: object) -> dict[str, Tensor]:
+        asked.append(url)
+        return dict(coco_file("_v2_" in url)[1])
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", load)
+    return asked
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-v2"])
+def test_coco_weights_come_by_torchvisions_download(name: str, fetched: list[str]) -> None:
+    theirs, _ = coco_file(name == "coco-v2")
+    ours = interop.retinanet_coco(name)
+    assert fetched == [interop.COCO[name].url]
+    assert_same_outputs(theirs, ours.eval(), (96, 130))
+    assert ours.num_classes == 91
+    assert (ours.classes[1], ours.classes[90]) == ("person", "toothbrush")
+    assert ours.fpn.p6_from == ("C5" if name == "coco-v2" else "P5")
+    assert ours.settings["group_norm"] == (name == "coco-v2")
+    assert isinstance(ours.backbone, ResNet)
+    assert ours.backbone.frozen_stages == 2
+    assert len(ours.backbone.frozen_norms) == 53
+
+
+def test_a_file_of_coco_weights_gives_the_same_and_survives_a_checkpoint(tmp_path: Path) -> None:
+    theirs, state = coco_file(v2=False)
+    torch.save(state, tmp_path / "coco.pth")
+    ours = interop.retinanet_coco(tmp_path / "coco.pth", image_size=320).eval()
+    assert ours.image_size == 320
+    assert_same_outputs(theirs, ours, (96, 96))
+    save_checkpoint(tmp_path / "ours.pt", ours)
+    assert_same_outputs(theirs, load_checkpoint(tmp_path / "ours.pt"), (96, 96))  # eps 0 too
+
+
+@pytest.mark.parametrize("name", ["coco", "coco-v2"])
+def test_other_classes_get_a_new_last_layer_and_keep_all_else(
+    name: str, fetched: list[str]
+) -> None:
+    old = interop.retinanet_coco(name)
+    new = interop.retinanet_coco(name, ("disc", "ring"), image_size=128)
+    assert (new.classes, new.num_classes, new.image_size) == (("disc", "ring"), 2, 128)
+    assert new.training
+    before, after = old.state_dict(), new.state_dict()
+    assert list(before) == list(after)
+    replaced = [n for n in after if not torch.equal(before[n], after[n])]
+    assert replaced == [f"classification_head.output.{part}" for part in ("weight", "bias")]
+    torch.testing.assert_close(after[replaced[1]].sigmoid(), torch.full((18,), 0.01))
+    assert 0.005 < float(after[replaced[0]].std()) < 0.02
+    with torch.no_grad():
+        predictions = new.eval()(torch.zeros(1, 3, 64, 64))
+    assert predictions.class_logits.shape[2] == 2
+
+
+def losses_of_training(model: own.RetinaNet, length: int, steps: int, **names: int) -> list:
+    """Some steps on the same shapes; `names` gives classes other labels."""
+    data = ShapesDataset("train", length=length)
+    images = torch.stack([normalise(data[i][0]) for i in range(length)])
+    targets = [data.target(i) for i in range(length)]
+    label = torch.tensor([names.get(name, i) for i, name in enumerate(data.classes)])
+    batch = Targets.from_list([t["boxes"] for t in targets], [label[t["labels"]] for t in targets])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    descent = torch.optim.SGD(trained, 0.01, momentum=0.9)
+    losses = []
+    for _ in range(steps):
+        losses.append(criterion(model(images), model.anchors((128, 128)), batch))
+        descent.zero_grad()
+        losses[-1].total.backward()
+        descent.step()
+    return losses
+
+
+def test_the_loss_of_coco_weights_on_other_classes_goes_down(fetched: list[str]) -> None:
+    torch.manual_seed(0)
+    model = interop.retinanet_coco("coco-v2", ShapesDataset.classes)
+    losses = losses_of_training(model, 2, 6)
+    assert losses[-1].total < 0.8 * losses[0].total
+
+
+def test_other_classes_are_learned_from_what_is_known() -> None:
+    torch.manual_seed(0)
+    model = own.with_classes(load_checkpoint("shapes"), ("round", "angular")).train()
+    kinds = {name: int(name not in ("disc", "ring")) for name in ShapesDataset.classes}
+    losses = losses_of_training(model, 8, 12, **kinds)
+    assert losses[-1].classification < 0.6 * losses[0].classification
+    assert losses[0].box < 0.2  # the boxes were known from the start
+
+
+def test_train_goes_on_from_coco_weights(tmp_path: Path, fetched: list[str]) -> None:
+    write_voc(tmp_path / "data", train=2, val=1)
+    command = ["train", "--data", tmp_path / "data", "--output", tmp_path / "run", "--weights"]
+    command += ["coco-v2", "--image-size", "64", "--epochs", "1", "--device", "cpu"]
+    assert main([str(word) for word in command]) == 0
+    model = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert set(model.classes) < set(ShapesDataset.classes)  # those of two pictures
+    state = coco_file(v2=True)[1]
+    trained, kept = model.backbone.state_dict(), 0
+    for name, tensor in trained.items():
+        kept += bool(torch.equal(tensor, state[f"backbone.body.{name}"]))
+    assert 0 < kept < len(trained)  # stem, layer1 and all norms are frozen, the rest is not
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no such file of COCO weights"),
+        ({"fc.weight": torch.zeros(2)}, "not torchvision's RetinaNet of COCO"),
+        ([1, 2], "not a state dict"),
+        ("20 classes", "size mismatch"),
+        ("cut", "cut short or damaged"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused(
+    content: object, words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    if content == "20 classes":
+        content = pair(v2=True)[0].state_dict()
+    if content == "cut":
+        path.write_bytes(b"PK\x03\x04 and no more")
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=words):
+        interop.retinanet_coco(path)
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str, **settings: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(CheckpointError, match=r"_v2_coco.*no network.*give its path"):
+        interop.retinanet_coco("coco-v2")
+
+
+@pytest.mark.parametrize("setting", ["neck", "p6_from", "num_classes"])
+def test_what_follows_torchvisions_model_cannot_be_chosen(setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting} cannot be chosen"):
+        interop.from_torchvision(small(), **{setting: "lateral"})

@@ -7,9 +7,18 @@ docstrings as reStructuredText, which wants two.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
+# "## name" and then its example, as a doctest.
+EXAMPLES = dict(
+    re.findall(
+        r"^## (\w+)\n\n(.*?)(?=\n## |\Z)",
+        Path(__file__).with_name("examples.txt").read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+)
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?=(\w)?)")
 
 
@@ -28,6 +37,25 @@ def double_backticks(
     lines[:] = CODE.sub(double, "\n".join(lines)).split("\n")
 
 
+def add_example(
+    app: Sphinx,
+    what: str,
+    name: str,
+    item: object,
+    options: object,
+    lines: list[str],
+) -> None:
+    """What is on the package's face has an example."""
+    example = EXAMPLES.get(name.rpartition(".")[2])
+    if example and what in ("function", "class"):
+        lines += [
+            "",
+            "Example:",
+            *(f"    {line}" for line in example.strip().split("\n")),
+            "",
+        ]
+
+
 def skip_fields(
     app: Sphinx,
     what: str,
@@ -44,5 +72,6 @@ def skip_fields(
 def setup(app: Sphinx) -> dict[str, bool]:
     # Before Napoleon, which turns sections into fields.
     app.connect("autodoc-process-docstring", double_backticks, priority=100)
+    app.connect("autodoc-process-docstring", add_example, priority=110)
     app.connect("autodoc-skip-member", skip_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

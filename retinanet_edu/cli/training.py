@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def _train(options: argparse.Namespace) -> None:
     train_data, val_data = _open_both(options)
     torch.manual_seed(options.seed)
     default = AnchorGenerator()
-    model = retinanet_resnet(
+    model = _coco_model(options, train_data.classes) or retinanet_resnet(
         options.depth,
         len(train_data.classes),
         backbone_weights=options.backbone_weights,
@@ -137,6 +138,20 @@ def _show(
     print("look at", *(f"  {options.output / name}" for name in figures), sep="\n")
 
 
+def _coco_model(options: argparse.Namespace, classes: Sequence[str]) -> RetinaNet | None:
+    """The detector that --weights names, made for other classes."""
+    if not options.weights:
+        return None
+    from retinanet_edu.interop import retinanet_coco
+
+    return retinanet_coco(
+        options.weights,
+        classes,
+        frozen_stages=options.frozen_stages,
+        image_size=options.image_size,
+    )
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from retinanet_edu.checkpoint import find_checkpoint, load_checkpoint
     from retinanet_edu.evaluation import evaluate
@@ -171,6 +186,11 @@ def add_commands(command: NewCommand) -> None:
     sub.add_argument("--resume", action="store_true", help="go on with the run in --output")
     sub.add_argument("--score", type=float, default=0.3, help="least score in the gallery")
     model = sub.add_argument_group("model")
+    model.add_argument(
+        "--weights",
+        help="go on from torchvision's detector of COCO, 'coco' or 'coco-v2' (download), or the "
+        "file of either; depth to anchor strides are then its own",
+    )
     model.add_argument("--depth", type=int, default=50, choices=(18, 34, 50, 101, 152))
     model.add_argument("--width", type=float, default=1.0, help="factor on the ResNet's channels")
     model.add_argument("--backbone-weights", help="'imagenet' (download) or a file")
