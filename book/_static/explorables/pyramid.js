@@ -32,23 +32,23 @@
       return side;
     }
 
-    const half = { 3: 0, 4: 0, 5: 0 };
-    for (const level in half) half[level] = (receptiveField(Number(level)) - 1) / 2;
+    const half = {}; // without the pixel in the middle
+    for (const level of [3, 4, 5]) half[level] = (receptiveField(level) - 1) / 2;
 
     // The pixels of one axis that can change cell i of a level, from and to.
     function seenBy(i, level) {
-      let [low, high] = [i, i];
-      let [from, to] = [SIDE, 0];
-      const wider = () => [Math.max(low - 1, 0), Math.min(high + 1, lastOf(at))]; // 3 × 3
-      let at = level;
+      let [low, high, at] = [i, i, level]; // cells low to high of the map `at`
       // P7 is made of P6, and P6 of C5, by 3 × 3 convolutions with stride 2.
       for (; at > 5; at--) {
         low = Math.max(2 * low - 1, 0);
         high = Math.min(2 * high + 1, lastOf(at - 1));
       }
-      if (state.down && level <= 5) [low, high] = wider(); // the 3 × 3 that smooths
-      // On its own map, and with the way down on those above it, where two cells become one.
+      // With the way down: the 3 × 3 that smooths, and the maps above, where two cells are one.
+      if (state.down && level <= 5) {
+        [low, high] = [Math.max(low - 1, 0), Math.min(high + 1, lastOf(at))];
+      }
       const top = state.down ? 5 : at;
+      let [from, to] = [SIDE, 0];
       for (; at <= top; at++) {
         const stride = strideOf(at);
         from = Math.min(from, low * stride - half[at]);
@@ -97,11 +97,16 @@
       return [x1, y1, x1 + state.size, y1 + state.size];
     }
 
-    // All anchors of a level: the best IoU, and how many are positive.
+    // All anchors of a level: the best IoU, and how many are positive. None reaches further than 4.5
+    // strides, half of 4 · 2^(2/3) · √2, so cells that are further from the object are left out.
     function match(object, level) {
+      const near = (value, way) =>
+        x.clamp(Math.floor(value / strideOf(level) + way), 0, lastOf(level));
+      const [left, top] = object.map((value) => near(value, -5));
+      const [, , right, bottom] = object.map((value) => near(value, 5));
       let [best, positives] = [0, 0];
-      for (let row = 0; row <= lastOf(level); row++) {
-        for (let column = 0; column <= lastOf(level); column++) {
+      for (let row = top; row <= bottom; row++) {
+        for (let column = left; column <= right; column++) {
           for (const anchor of anchorsOf(column, row, level)) {
             const value = iou(anchor, object);
             best = Math.max(best, value);
