@@ -1,0 +1,169 @@
+"""explain and report as a person uses them: the pages, what stands on them, and in a browser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from browsing import FIND_WIDE, open_page, serious
+
+from retinanet_edu import ShapesDataset, load_checkpoint, predict
+from retinanet_edu.cli import main
+from retinanet_edu.data.images import read_image
+from retinanet_edu.data.shapes import write_voc
+from retinanet_edu.explanation import REASONS, Miss, explain
+from retinanet_edu.explanation.picture_page import picture_page
+from retinanet_edu.explanation.truth_page import tell_miss
+
+HOSTILE = "<img src=x onerror=alert(1)>$\\frac{"
+
+
+@pytest.fixture(scope="module")
+def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small VOCdevkit of shapes: VOC2007 in it."""
+    folder = tmp_path_factory.mktemp("shapes")
+    write_voc(folder, train=2, val=8)
+    return folder / "VOCdevkit" / "VOC2007"
+
+
+@pytest.fixture(scope="module")
+def explained(devkit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of one picture, with the truth."""
+    page = tmp_path_factory.mktemp("page") / "new folder" / "page.html"
+    name = "shapes_val_0003"
+    picture, truth = devkit / f"JPEGImages/{name}.jpg", devkit / f"Annotations/{name}.xml"
+    words = ["explain", str(picture), "--checkpoint", "shapes", "--truth", str(truth)]
+    assert main([*words, "--output", str(page), "--device", "cpu"]) == 0
+    return page
+
+
+def rows(source: str, caption: str) -> list[list[str]]:
+    """The cells of a table as text."""
+    (found,) = re.findall(rf'aria-label="{caption}"><table>(.*?)</table>', source, re.DOTALL)
+    return [
+        [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall("<tr>(.*?)</tr>", found)
+    ]
+
+
+def visit_page(browser: Any, path: Path, scheme: str, width: int) -> None:
+    """A page asks for nothing, hides nothing, and axe finds nothing serious."""
+    page, visit = open_page(browser, path, scheme, width)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert visit.errors == []
+    assert [r for r in visit.requests if not r.startswith("data:")] == [path.as_uri()]
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = page.evaluate(FIND_WIDE)
+    assert [e for e in wide if not re.match("<t[hdr]|<table|<tbody|<thead|<span", e)] == []
+    loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt)"
+    assert page.evaluate(loaded)
+    page.close()
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+def test_the_page_tells_every_detection(explained: Path, devkit: Path) -> None:
+    source = explained.read_text(encoding="utf-8")
+    assert len(source) < 3_000_000
+    model = load_checkpoint("shapes").for_inference()
+    found = predict(model, devkit / "JPEGImages/shapes_val_0003.jpg")
+    head, *table = rows(source, "all detections")
+    assert head == ["detection", "class", "score", "level", "anchor", "suppressed", "verdict"]
+    assert [row[0] for row in table] == [f"#{i + 1}" for i in range(len(found))]
+    assert [row[1] for row in table] == [model.classes[k] for k in found.labels.tolist()]
+    assert [row[2] for row in table] == [f"{score:.3f}" for score in found.scores.tolist()]
+    assert all(re.fullmatch(r"P[3-7]", row[3]) for row in table)
+    shown = int((found.scores >= 0.5).sum())
+    assert source.count("<details") == shown
+    assert source.count('aria-label="scores of the anchor"') == shown
+    scores = re.findall(r'aria-label="scores of the anchor"><table>(.*?)</table>', source)
+    assert all(name in block for name in model.classes for block in scores)
+
+
+def test_the_page_tells_levels_objects_and_mistakes(explained: Path, devkit: Path) -> None:
+    source = explained.read_text(encoding="utf-8")
+    data = ShapesDataset("val")
+    model = load_checkpoint("shapes").for_inference()
+    image = read_image(devkit / "JPEGImages/shapes_val_0003.jpg")
+    judgement = explain(model, image, data.target(3)).judgement
+    assert judgement is not None
+    counts = [list(map(str, row)) for row in judgement.count_levels((2304, 576, 144, 36, 9))]
+    assert [row[1:] for row in rows(source, "anchors by level")[1:-1]] == counts
+    objects = rows(source, "the objects")[1:]
+    assert len(objects) == len(judgement.labels)
+    assert all(
+        "found by #" in row[3] or "missed" in row[3] or "difficult" in row[3] for row in objects
+    )
+    kinds = {row[0]: int(row[2]) for row in rows(source, "false detections by kind")[1:]}
+    assert sum(kinds.values()) == sum(v.is_false for v in judgement.verdicts)
+    levels = rows(source, "the levels of the pyramid")[1:]
+    assert [row[0] for row in levels] == ["P3", "P4", "P5", "P6", "P7"]
+    assert [row[3] for row in levels] == ["2304", "576", "144", "36", "9"]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280), ("dark", 390)])
+def test_the_page_in_a_browser(browser: Any, explained: Path, scheme: str, width: int) -> None:
+    visit_page(browser, explained, scheme, width)
+
+
+def test_names_of_strangers_do_no_harm() -> None:
+    model = load_checkpoint("shapes")
+    image, target = ShapesDataset("val")[3]
+    model.classes = tuple(f"{HOSTILE}{k}" for k in range(6))
+    source = picture_page(explain(model, image, target), HOSTILE, notes=[HOSTILE])
+    assert "<img src=x" not in source
+    assert source.count("&lt;img src=x") > 10
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (600, 40)])
+def test_pictures_of_any_shape_have_a_page(size: tuple[int, int]) -> None:
+    model = load_checkpoint("shapes")
+    target = {"boxes": torch.tensor([[0.0, 0, 1, 1]]), "labels": torch.tensor([0])}
+    image = torch.full((3, *size), 90, dtype=torch.uint8)
+    source = picture_page(explain(model, image, target), "strip", score=0.9)
+    assert "What is wrong" in source
+
+
+def test_nothing_found_is_said() -> None:
+    model = load_checkpoint("shapes")
+    image = torch.full((3, 64, 64), 128, dtype=torch.uint8)
+    source = picture_page(explain(model, image, score_threshold=0.99), "grey")
+    assert "Nothing was found" in source
+    assert "What is wrong" not in source
+
+
+def test_each_reason_is_a_sentence_with_its_numbers() -> None:
+    e = explain(load_checkpoint("shapes"), ShapesDataset("val")[3][0], max_detections=1)
+    gone = int((e.suppressed_by == int(e.places[0])).nonzero()[0])
+    for reason in REASONS:
+        place = gone if reason == "suppressed" else 1 if reason in ("taken", "limit") else -1
+        text = tell_miss(e, Miss(0, reason, place, 3, 0.44, 0.031))
+        assert text.startswith(REASONS[reason])
+        assert re.search(r"\(.*\d\.\d", text), reason
+    assert "by #1 of score" in tell_miss(e, Miss(0, "suppressed", gone, 3, 0.4, 0.3))
+    assert tell_miss(e, Miss(0, "no anchor", -1, 0, 0.4, float("nan"))) == REASONS["no anchor"]
+
+
+def test_a_truth_of_other_classes_is_refused_or_left_out(
+    devkit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = devkit / "JPEGImages/shapes_val_0003.jpg"
+    xml = (devkit / "Annotations/shapes_val_0003.xml").read_text(encoding="utf-8")
+    page = tmp_path / "page.html"
+    words = ["explain", str(picture), "--checkpoint", "shapes", "--output", str(page)]
+    strange = tmp_path / "strange.xml"
+    strange.write_text(xml.replace("<name>disc", "<name>zebra", 1), encoding="utf-8")
+    assert main([*words, "--truth", str(strange)]) == 0
+    assert "does not know them: zebra" in page.read_text(encoding="utf-8")
+    strange.write_text(re.sub("<name>.*?<", "<name>zebra<", xml), encoding="utf-8")
+    assert main([*words, "--truth", str(strange)]) == 1
+    err = capsys.readouterr().err
+    assert "zebra" in err
+    assert "crescent" in err
+    assert main([*words[:-1], str(tmp_path)]) == 1  # a folder
+    assert "cannot be written" in capsys.readouterr().err
