@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,18 @@ import pytest
 import torch
 from browsing import FIND_WIDE, open_page, serious
 
-from retinanet_edu import ShapesDataset, load_checkpoint, predict
+from retinanet_edu import ShapesDataset, VOCDataset, load_checkpoint, predict, save_checkpoint
 from retinanet_edu.cli import main
 from retinanet_edu.data.images import read_image
 from retinanet_edu.data.shapes import write_voc
+from retinanet_edu.demo import shapes_model
+from retinanet_edu.errors import DataError
 from retinanet_edu.explanation import REASONS, Miss, explain
 from retinanet_edu.explanation.picture_page import picture_page
+from retinanet_edu.explanation.run import examine
+from retinanet_edu.explanation.run_page import read_run, run_page
 from retinanet_edu.explanation.truth_page import tell_miss
+from retinanet_edu.html import text
 
 HOSTILE = "<img src=x onerror=alert(1)>$\\frac{"
 
@@ -167,3 +174,112 @@ def test_a_truth_of_other_classes_is_refused_or_left_out(
     assert "crescent" in err
     assert main([*words[:-1], str(tmp_path)]) == 1  # a folder
     assert "cannot be written" in capsys.readouterr().err
+
+
+# --- report ---------------------------------------------------------------------------------------
+
+ROW = {"epoch": 1, "step": 9, "loss": 2.0, "classification_loss": 1.5, "box_loss": 0.5}
+JUDGED = ROW | {"epoch": 2, "loss": 1.0, "val_loss": 1.2, "mAP": 0.3, "mAP50": 0.6}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as `train` leaves it, whose best model is the bundled one."""
+    folder = tmp_path_factory.mktemp("runs") / "my <run>"
+    save_checkpoint(folder / "best.pt", load_checkpoint("shapes"))
+    lines = "".join(json.dumps(row) + "\n" for row in (ROW, JUDGED))
+    (folder / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reported(run: Path, devkit: Path) -> Path:
+    """The report on it, on a VOCdevkit."""
+    data = str(devkit.parents[1])
+    assert main(["report", str(run), "--data", data, "--device", "cpu"]) == 0
+    return run / "report.html"
+
+
+def test_the_report_tells_what_was_examined(reported: Path, devkit: Path) -> None:
+    source = reported.read_text(encoding="utf-8")
+    assert len(source) < 3_000_000
+    assert "Report on my &lt;run&gt;" in source
+    data = VOCDataset(devkit.parents[1], split="val", classes=ShapesDataset.classes)
+    model = load_checkpoint("shapes").for_inference()
+    x = examine(model, data)
+    by_class = {row[0]: row[1:] for row in rows(source, "average precision by class")[1:]}
+    assert list(by_class) != sorted(by_class)  # the weakest first
+    for name, numbers in x.evaluation.per_class.items():
+        assert by_class[name][0] == str(numbers["objects"])
+        assert by_class[name][3] == text(numbers["AP50"])
+    table = rows(source, "the confusion matrix")
+    assert table[0] == ["in truth", *x.classes, "background"]
+    assert [row[1:] for row in table[1:]] == [list(map(str, r)) for r in x.confusion.tolist()]
+    kinds = {row[0]: (int(row[1]), int(row[2])) for row in rows(source, "detections by kind")[1:]}
+    assert kinds == x.kinds
+    worst = [row[0] for row in rows(source, "the worst pictures")[1:]]
+    assert worst == [row.image_id for row in x.images]
+    assert re.findall("<h3>(.*?)</h3>", source) == worst[:8]
+    short = dict(rows(source, "the numbers in short"))
+    assert short["loss"] == text(x.evaluation.loss)
+    assert short["pictures"] == "8"
+    assert "The best AP was 0.300 after epoch 2." in source
+    shares = {row[0]: row[1:] for row in rows(source, "shares of the loss")[1:]}
+    assert list(shares) == ["γ = 0", "γ = 0.5", "γ = 1", "γ = 2"]
+    assert shares["γ = 2"][1] == text(x.background.hardest(2, 0.01))
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1280)])
+def test_the_report_in_a_browser(browser: Any, reported: Path, scheme: str, width: int) -> None:
+    visit_page(browser, reported, scheme, width)
+
+
+def test_without_data_the_embedded_shapes_are_taken_or_only_the_curves_shown(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = partial(ShapesDataset, length=3)
+    few.classes = ShapesDataset.classes  # type: ignore[attr-defined]
+    monkeypatch.setattr("retinanet_edu.data.shapes.ShapesDataset", few)
+    page = tmp_path / "page.html"
+    assert main(["report", str(run), "--output", str(page)]) == 0
+    assert "embedded shapes, 3 pictures" in page.read_text(encoding="utf-8")
+    model = load_checkpoint("shapes")
+    model.classes = tuple("abcdef")
+    save_checkpoint(tmp_path / "other" / "last.pt", model)
+    assert main(["report", str(tmp_path / "other"), "--output", str(page)]) == 0
+    source = page.read_text(encoding="utf-8")
+    assert "give --data" in source
+    assert "no metrics.jsonl" in source
+    assert "confusion" not in source
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", ["line 2", "damaged"]),
+        ('{"epoch": "two"}', ["line 2", "damaged"]),
+        ("[1]", ["line 2", "damaged"]),
+        ('{"epoch": 2}', ["line 2", "lacks", "loss"]),
+        (json.dumps(ROW | {"mAP": 0.5}), ["line 2", "lacks", "val_loss"]),
+    ],
+)
+def test_damaged_metrics_are_named(run: Path, tmp_path: Path, line: str, words: list[str]) -> None:
+    (tmp_path / "last.pt").write_bytes((run / "best.pt").read_bytes())
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(ROW) + "\n\n" + line, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        read_run(tmp_path)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_folder_without_a_run_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path)]) == 1
+    assert "no run" in capsys.readouterr().err
+
+
+def test_a_model_that_finds_nothing_has_a_report(tmp_path: Path) -> None:
+    x = examine(shapes_model().eval(), ShapesDataset("val", length=2))
+    source = run_page("untrained", [], x)
+    assert "found 0 of" in source
+    assert rows(source, "why objects were missed")[1:]

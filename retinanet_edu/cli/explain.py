@@ -1,12 +1,12 @@
-"""Commands that see through a model: `explain`."""
+"""Commands that see through a model: `explain` and `report`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from retinanet_edu.cli.options import NewCommand, chosen_device
+from retinanet_edu.cli.options import NewCommand, chosen_device, data_options, open_voc
 from retinanet_edu.errors import DataError
 
 if TYPE_CHECKING:
@@ -65,6 +65,40 @@ def _read_target(
     }, unknown
 
 
+def _report(options: argparse.Namespace) -> None:
+    from retinanet_edu.checkpoint import load_checkpoint
+    from retinanet_edu.explanation import explain
+    from retinanet_edu.explanation.run import examine
+    from retinanet_edu.explanation.run_page import WORST, read_run, run_page
+    from retinanet_edu.provenance import provenance
+
+    made = provenance()
+    checkpoint, history = read_run(options.run_folder)
+    model = load_checkpoint(checkpoint, device=chosen_device(options)).for_inference()
+    data, source = _report_data(options, model.classes)
+    notes = [f"Weights: {checkpoint}.", f"Data: {source}.", f"Command: {made['command']}"]
+    examination, worst = None, []
+    if data is not None:
+        examination = examine(model, data, score=options.score, progress=True)
+        worst = [explain(model, *data[row.number]) for row in examination.images[:WORST]]
+        print(examination.evaluation.table())
+    output = options.output or options.run_folder / "report.html"
+    _write(output, run_page(options.run_folder.name, history, examination, worst, notes=notes))
+    print(f"look at {output}")
+
+
+def _report_data(options: argparse.Namespace, classes: Sequence[str]) -> tuple[Any, str]:
+    """The pictures to report on, and where they are from; None where nobody said."""
+    from retinanet_edu.data.shapes import ShapesDataset
+
+    if options.data:
+        data = open_voc(options, options.split, classes)
+        return data, f"{options.data}, split {options.split}, {len(data)} pictures"
+    if tuple(classes) == ShapesDataset.classes:
+        return ShapesDataset("val"), "the embedded shapes, 200 pictures"
+    return None, "none was named; for AP, mistakes and the worst pictures give --data"
+
+
 def _write(path: Path, html: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +108,7 @@ def _write(path: Path, html: str) -> None:
 
 
 def add_commands(command: NewCommand) -> None:
-    """Register `explain`.
+    """Register `explain` and `report`.
 
     Args:
         command: makes the parser of a command, see `options.NewCommand`.
@@ -87,4 +121,12 @@ def add_commands(command: NewCommand) -> None:
     )
     sub.add_argument("--output", type=Path, default=Path("explanation.html"), help="the page")
     sub.add_argument("--score", type=float, default=0.5, help="draw detections from this score on")
+    sub.add_argument("--device", help="default: cuda where there is one")
+
+    sub = command("report", _report, "What is good and what is wrong in a run, as a page.")
+    sub.add_argument("run_folder", type=Path, metavar="RUN", help="folder that `train` made")
+    data_options(sub, required=False)
+    sub.add_argument("--split", default="val")
+    sub.add_argument("--output", type=Path, help="the page; default RUN/report.html")
+    sub.add_argument("--score", type=float, default=0.5, help="detections from it on are sure")
     sub.add_argument("--device", help="default: cuda where there is one")

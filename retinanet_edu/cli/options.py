@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 NewCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 
 
-def data_options(parser: argparse.ArgumentParser) -> None:
+def data_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Options that say which data.
 
     Args:
         parser: gains them.
+        required: whether there must be data.
     """
-    parser.add_argument("--data", type=Path, required=True, help="folder that contains VOCdevkit")
+    parser.add_argument(
+        "--data", type=Path, required=required, help="folder that contains VOCdevkit"
+    )
     parser.add_argument("--year", nargs="+", default=["2007"], help="one or several, as 2007 2012")
     parser.add_argument("--download", action="store_true", help="fetch VOC into --data first")
 

@@ -239,7 +239,7 @@ def confusion(
 
     Classes play no part in who belongs to whom: pairs of an object and a detection with IoU ≥
     `foreground` are taken one after another, the greatest IoU first, each object and each
-    detection once. A detection whose object is difficult is left out.
+    detection once. Detections on a difficult object are left out, however many.
 
     Args:
         detections: of the image; those with a lower score than `score_threshold` are left out.
@@ -267,10 +267,12 @@ def confusion(
         g, d = divmod(place, len(said))
         if iou[g, d] < foreground:
             break
-        if free_objects[g] and free[d]:
-            free_objects[g] = free[d] = False
-            if not optional[g]:
-                table[labels[g], said[d]] += 1
+        if not (free_objects[g] and free[d]):
+            continue
+        free[d] = False
+        if not optional[g]:
+            free_objects[g] = False
+            table[labels[g], said[d]] += 1
     for d in (d for d, is_free in enumerate(free) if is_free):
         table[num_classes, said[d]] += 1
     for g in (g for g, is_free in enumerate(free_objects) if is_free and not optional[g]):
