@@ -58,7 +58,7 @@ def test_equal_answers_share_the_loss_equally_and_the_extremes_are_counted() -> 
     assert counts.hardest(2, 0.3) == pytest.approx(0.3)
     counts.add(torch.tensor([-1e4, 1e4, 39.999]))
     assert counts.total == 18
-    assert counts.hardest(2, 2 / 18) == pytest.approx(1, abs=1e-4)
+    assert counts.hardest(2, 2 / 18) == pytest.approx(1, abs=1e-3)
 
 
 # --- what a kind of mistake costs -----------------------------------------------------------------

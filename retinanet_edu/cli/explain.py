@@ -95,7 +95,8 @@ def _report_data(options: argparse.Namespace, classes: Sequence[str]) -> tuple[A
         data = open_voc(options, options.split, classes)
         return data, f"{options.data}, split {options.split}, {len(data)} pictures"
     if tuple(classes) == ShapesDataset.classes:
-        return ShapesDataset("val"), "the embedded shapes, 200 pictures"
+        shapes = ShapesDataset("val")
+        return shapes, f"the embedded shapes, {len(shapes)} pictures"
     return None, "none was named; for AP, mistakes and the worst pictures give --data"
 
 
