@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet_edu.cli.options import NewCommand, chosen_device, data_options, open_voc
+from retinanet_edu.cli.options import NewCommand, chosen_device, data_options, open_data
 from retinanet_edu.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _report_data(options: argparse.Namespace, classes: Sequence[str]) -> tuple[A
     from retinanet_edu.data.shapes import ShapesDataset
 
     if options.data:
-        data = open_voc(options, options.split, classes)
+        (data,) = open_data(options, [options.split], classes, options.run_folder)
         return data, f"{options.data}, split {options.split}, {len(data)} pictures"
     if tuple(classes) == ShapesDataset.classes:
         shapes = ShapesDataset("val")
