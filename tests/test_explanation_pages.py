@@ -19,11 +19,12 @@ from retinanet_edu.data.shapes import write_voc
 from retinanet_edu.demo import shapes_model
 from retinanet_edu.errors import DataError
 from retinanet_edu.explanation import REASONS, Miss, explain
-from retinanet_edu.explanation.picture_page import picture_page
+from retinanet_edu.explanation.picture_page import picture_page, zoom
 from retinanet_edu.explanation.run import examine
 from retinanet_edu.explanation.run_page import read_run, run_page
 from retinanet_edu.explanation.truth_page import tell_miss
 from retinanet_edu.html import text
+from retinanet_edu.plotting import POSITIVE
 
 HOSTILE = "<img src=x onerror=alert(1)>$\\frac{"
 
@@ -134,6 +135,21 @@ def test_pictures_of_any_shape_have_a_page(size: tuple[int, int]) -> None:
     image = torch.full((3, *size), 90, dtype=torch.uint8)
     source = picture_page(explain(model, image, target), "strip", score=0.9)
     assert "What is wrong" in source
+
+
+def test_zoom_shows_all_boxes_that_lie_in_the_picture() -> None:
+    image = torch.arange(3 * 200 * 300).reshape(3, 200, 300).to(torch.uint8)
+    boxes = torch.tensor([[100.0, 50, 140, 90], [120, 60, 160, 80]])
+    part, layers = zoom(image, [(boxes[:1], POSITIVE, ["a"]), (boxes[1:], POSITIVE, ())])
+    # 60 × 40 pixels and 23 on each side
+    assert torch.equal(part, image[:, 27:113, 77:183])
+    assert layers[0][0].tolist() == [[23, 23, 63, 63]]
+    assert layers[1][0].tolist() == [[43, 33, 83, 53]]
+    part, layers = zoom(image, [(torch.tensor([[-50.0, 150, 20, 260]]), POSITIVE, ())])
+    assert part.shape == (3, 86, 56)
+    assert layers[0][0].tolist() == [[-50, 36, 20, 146]]
+    part, _ = zoom(image, [(torch.tensor([[299.5, 0, 300, 1]]), POSITIVE, ())])
+    assert min(part.shape) > 0
 
 
 def test_nothing_found_is_said() -> None:
@@ -250,7 +266,7 @@ def test_without_data_the_embedded_shapes_are_taken_or_only_the_curves_shown(
     source = page.read_text(encoding="utf-8")
     assert "give --data" in source
     assert "no metrics.jsonl" in source
-    assert "confusion" not in source
+    assert "taken for whom" not in source
 
 
 @pytest.mark.parametrize(

@@ -194,9 +194,10 @@ def _detections(e: Explanation, score: float) -> list[Markup]:
     found = e.detections
     told = min(max(int((found.scores >= score).sum()), min(3, len(found))), _TOLD)
     text = (
-        "Each with the anchor that it comes from (blue), what it suppressed (grey, dotted), and "
-        "its scores for all classes. One anchor may speak for several classes, since each class "
-        "has a sigmoid of its own. Other classes are not suppressed."
+        "Each with the anchor that it comes from (blue) and what it suppressed (grey, dotted), in "
+        "the part of the picture around them, and with the anchor's scores for all classes. One "
+        "anchor may speak for several classes, since each class has a sigmoid of its own, and "
+        "suppresses its own candidates alone."
     )
     if told < len(found):
         text += f" Of {len(found)} detections, the first {told} are told."
@@ -217,16 +218,16 @@ def _one(e: Explanation, i: int) -> Markup:
     x1, y1, x2, y2 = e.anchors[anchor].tolist()
     a1, b1, a2, b2 = found.boxes[i].tolist()
     name = f"{e.classes[label]} {found.scores[i]:.2f}"
+    part, layers = zoom(
+        e.image,
+        [
+            (e.candidates.boxes[first], BACKGROUND, ()),
+            (e.anchors[[anchor]], POSITIVE, ()),
+            (found.boxes[[i]], PREDICTION, [name]),
+        ],
+    )
     image = image_tag(
-        plot_layers(
-            e.image,
-            [
-                (e.candidates.boxes[first], BACKGROUND, ()),
-                (e.anchors[[anchor]], POSITIVE, ()),
-                (found.boxes[[i]], PREDICTION, [name]),
-            ],
-            longer_side=380,
-        ),
+        plot_layers(part, layers, longer_side=380),
         f"The picture with the detection {name}, its anchor, and {len(first)} of the "
         f"{len(gone)} candidates that it suppressed.",
         lossy=True,
@@ -261,6 +262,28 @@ def _one(e: Explanation, i: int) -> Markup:
     if e.judgement:
         summary += f"; {tell_verdict(e, e.judgement, i)}"
     return foldout(summary, side_by_side([image, join(story, "div")]), is_open=i == 0)
+
+
+def zoom(image: Tensor, layers: Layers) -> tuple[Tensor, Layers]:
+    """The part of a picture around some boxes.
+
+    Args:
+        image: uint8 (3, H, W).
+        layers: for `plot_layers`, at least one box among them.
+
+    Returns:
+        the part that holds all the boxes, as far as they lie in the picture, with a quarter of its
+        side around them and at least 16 pixels; and the layers in its pixels.
+    """
+    height, width = image.shape[-2:]
+    boxes = torch.cat([some for some, _, _ in layers])  # (M, 4)
+    (x1, y1), (x2, y2) = boxes[:, :2].amin(dim=0).tolist(), boxes[:, 2:].amax(dim=0).tolist()
+    margin = max(x2 - x1, y2 - y1, 32) / 4 + 8
+    left, right = (min(max(round(x), 0), width) for x in (x1 - margin, x2 + margin))
+    top, below = (min(max(round(y), 0), height) for y in (y1 - margin, y2 + margin))
+    shift = torch.tensor([left, top, left, top])
+    moved = [(some - shift, role, texts) for some, role, texts in layers]
+    return image[:, top:below, left:right], moved
 
 
 def _all_scores(e: Explanation, anchor: int) -> Markup:
