@@ -125,7 +125,8 @@ class Examination:
         reasons: how many objects no detection found, by each of `REASONS`.
         unsure: objects that only detections with a lower score than `score` found.
         images: one row a picture, the worst first: by mistakes, and then by loss.
-        foreground, background: answers that should be yes, and no.
+        foreground: answers that should be yes.
+        background: answers that should be no.
     """
 
     classes: tuple[str, ...]
