@@ -109,7 +109,7 @@ def test_there_is_something_to_look_at() -> None:
     assert len(MODULES) > 20
     assert len(FUNCTIONS) > 50
     assert len(CLASSES) > 15
-    assert "retinanet_edu.data.voc.VOCDataset.target" in METHODS
+    assert "retinanet_edu.data.pictures.PictureDataset.target" in METHODS
     assert "retinanet_edu.model.RetinaNet.device" in METHODS
     assert "retinanet_edu.structures.Targets.from_list" in METHODS
 

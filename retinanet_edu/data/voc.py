@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from itertools import accumulate, compress
+from itertools import compress
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from retinanet_edu.data.images import read_image
+from retinanet_edu.data.pictures import PictureDataset
 from retinanet_edu.data.voc_xml import VOCObject, read_annotation, refuse
 from retinanet_edu.errors import DataError
 
@@ -27,7 +23,7 @@ VOC_CLASSES = (
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")  # VOC has the first, other people's data the others
 
 
-class VOCDataset(torch.utils.data.Dataset):
+class VOCDataset(PictureDataset):
     """Pictures and boxes of a VOCdevkit.
 
     Annotations are read and checked at once, pictures when they are asked for. Boxes are
@@ -91,56 +87,16 @@ class VOCDataset(torch.utils.data.Dataset):
         ]
         refuse([*missing, *(fault for one in annotations for fault in one.faults)])
         objects = [annotation.objects for annotation in annotations]
-        self.classes = _choose_classes(paths, objects, classes)
-        label_of = {name: label for label, name in enumerate(self.classes)}
-        objects = [[o for o in found if o.name in label_of] for found in objects]
+        chosen = _choose_classes(paths, objects, classes)
+        objects = [[o for o in found if o.name in chosen] for found in objects]
         kept = [keep_empty or bool(found) for found in objects]
-        objects = list(compress(objects, kept))
-        self.image_ids = list(compress(pictures, kept))
-        self._pictures = list(compress(pictures.values(), kept))
-        self._sizes = [annotation.size for annotation in compress(annotations, kept)]
-        # One tensor for all images: workers are sent a handful of tensors, not thousands.
-        every = [o for found in objects for o in found]
-        self._boxes = torch.tensor([o.box for o in every], dtype=torch.float32).reshape(-1, 4)
-        self._labels = torch.tensor([label_of[o.name] for o in every], dtype=torch.int64)
-        self._difficult = torch.tensor([o.difficult for o in every], dtype=torch.bool)
-        ends = list(accumulate(len(found) for found in objects))
-        self._spans = list(zip([0, *ends], ends))
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, dict]:
-        """The picture, uint8 (3, H, W), and its target.
-
-        Raises:
-            DataError: the picture is damaged, or of another size than its annotation says.
-        """
-        path, (height, width) = self._pictures[index], self._sizes[index]
-        image, target = read_image(path), self.target(index)
-        # One pixel is rounding. More is another picture, and then the boxes lie elsewhere too.
-        if max(height, width) < math.inf and (
-            abs(image.shape[1] - height) > 1 or abs(image.shape[2] - width) > 1
-        ):
-            raise DataError(
-                f"{path}: the picture is {image.shape[2]} × {image.shape[1]} pixels, but its "
-                f"annotation says {width:g} × {height:g}; was it scaled or turned afterwards?"
-            )
-        return image, target
-
-    def target(self, index: int) -> dict:
-        """`boxes` (M, 4), `labels` (M,), `difficult` (M,) and `image_id`; no picture is read."""
-        start, stop = self._spans[index]
-        return {
-            "boxes": self._boxes[start:stop].clone(),  # (M, 4)
-            "labels": self._labels[start:stop].clone(),  # (M,)
-            "difficult": self._difficult[start:stop].clone(),  # (M,)
-            "image_id": self.image_ids[index],
-        }
-
-    def image_path(self, index: int) -> Path:
-        """Where the picture lies."""
-        return self._pictures[index]
+        super().__init__(
+            chosen,
+            list(compress(pictures, kept)),
+            list(compress(pictures.values(), kept)),
+            [annotation.size for annotation in compress(annotations, kept)],
+            list(compress(objects, kept)),
+        )
 
 
 def _choose_classes(
