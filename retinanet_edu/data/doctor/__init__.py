@@ -67,6 +67,7 @@ def examine(
         findings += [
             *boxes.check_boxes(seen),
             *boxes.check_doubles(seen),
+            *conventions.check_scale(seen),
             *conventions.check_borders(seen),
             *reach.check_reach(seen, image_size, anchors),
             *first_loss.note_first_loss(seen, image_size, anchors, num_classes),

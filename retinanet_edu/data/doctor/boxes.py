@@ -13,6 +13,7 @@ from retinanet_edu.data.doctor.survey import Survey, is_outside
 
 # Two boxes that are this alike are one object annotated twice: on a side of 60 pixels, 1 apart.
 SAME_IOU = 0.95
+_MANY_OUTSIDE = 0.2  # of all boxes: then it is the pictures, not the boxes
 
 
 def check_boxes(survey: Survey) -> Iterator[Finding]:
@@ -53,9 +54,14 @@ def check_boxes(survey: Survey) -> Iterator[Finding]:
             f"draw them again or remove them; {gone}.", 0.85,
         )  # fmt: skip
     if outside.any():
+        frames = survey.frames[survey.image][outside]
+        factor = float((boxes[outside, 2:] / frames[:, ::-1]).max())
+        hint = ""
+        if outside.mean() > _MANY_OUTSIDE:
+            hint = f". The farthest reach to {factor:.2f} times its size: was it made smaller?"
         yield _finding(
             survey, outside, "outside",
-            "a part outside of their picture, by more than a pixel",
+            f"a part outside of their picture, by more than a pixel{hint}",
             "cut them at the border; where they are far off, look whether the picture was scaled "
             "or turned after it was annotated.", 0.75,
         )  # fmt: skip

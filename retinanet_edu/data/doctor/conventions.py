@@ -28,6 +28,9 @@ _FAR, _PILE, _ABOVE, _BEYOND = 4, 8, 1.5, 0.05
 Reading = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _EXAMPLES = 40
 
+# So many objects that all lie in such a part of their pictures are there for a reason.
+_ENOUGH, _CORNER = 50, 0.7
+
 
 def _from_corner(n: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.concatenate([n[:, :2], n[:, :2] + n[:, 2:]], axis=1)
@@ -137,6 +140,31 @@ def _is_possible(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """
     sides = boxes[:, 2:] - boxes[:, :2]
     return is_proper(boxes, frames) & (sides.min(axis=1) > 1 - 1e-6)
+
+
+def check_scale(survey: Survey) -> Iterator[Finding]:
+    """Whether all boxes keep to the upper left part of the pictures.
+
+    Args:
+        survey: of the data set.
+
+    Returns:
+        a finding "scale": the pictures were enlarged, and the boxes were not.
+    """
+    sound = survey.is_sound & np.isfinite(_sizes(survey)).all(axis=1)
+    if sound.sum() < _ENOUGH:
+        return
+    reach = np.quantile((survey.boxes / _sizes(survey))[sound, 2:], 0.99, axis=0)  # (2,) x y
+    if reach.max() > _CORNER:
+        return
+    yield Finding(
+        "warning", "scale",
+        f"hardly a box reaches beyond {100 * reach[0]:.0f} % of the width and "
+        f"{100 * reach[1]:.0f} % of the height of its picture",
+        "look at them: if the boxes are off their objects, the pictures were enlarged after they "
+        "were annotated; scale the boxes too.",
+        int(sound.sum()), survey.places(sound), harm=0.9,
+    )  # fmt: skip
 
 
 def check_borders(survey: Survey) -> Iterator[Finding]:

@@ -103,7 +103,8 @@ def expected_first_loss(
         box = float(smooth_l1_loss(torch.zeros_like(offsets), offsets))
         cost = (background * off + len(at) * on) / count
         rows.append((cost, box / count, len(at), ignored, len(match)))
-    return FirstLoss(*np.mean(rows, axis=0).tolist(), images=len(rows))
+    classification, box, positives, ignored, every = np.mean(rows, axis=0).tolist()
+    return FirstLoss(classification, box, positives, ignored, every, len(rows))
 
 
 def note_first_loss(

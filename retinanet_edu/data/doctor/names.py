@@ -54,17 +54,13 @@ def check_names(survey: Survey) -> Iterator[Finding]:
             )  # fmt: skip
     alike: dict[str, str] = {}
     near: dict[str, str] = {}
-    for name in counts:
-        if not name.strip():
-            continue
-        for other, of_other in counts.items():
-            rank = (of_other, other) > (counts[name], name)
-            if name == other or not rank or not other.strip():
-                continue
+    common = [name for name, _ in counts.most_common() if name.strip()]
+    for rank, name in enumerate(common):
+        for other in common[:rank]:  # the commonest first
             if _plain(name) == _plain(other):
-                alike[name] = other
-            elif name not in near and _is_slip(name, other, counts):
-                near[name] = other
+                alike.setdefault(name, other)
+            elif _is_slip(name, other, counts):
+                near.setdefault(name, other)
     near = {name: other for name, other in near.items() if name not in alike}
     if alike:
         yield _spelling(survey, alike, "spelling", "error", 0.65)
@@ -144,7 +140,7 @@ def check_counts(survey: Survey) -> Iterator[Finding]:
             f"{len(unseen)} classes have no object in validation, so they have no AP: "
             f"{_some(unseen)}",
             "split again, stratified.",
-            len(unseen), harm=0.35,
+            len(unseen), survey.places(np.isin(survey.names, unseen)), harm=0.35,
         )  # fmt: skip
     for side, least, kind, words, harm in (
         (train, RARE, "rare-class", "to learn from, and will be found less well", 0.25),
@@ -157,7 +153,7 @@ def check_counts(survey: Survey) -> Iterator[Finding]:
             on_side = validates == (side is val)
             yield Finding(
                 "warning", kind,
-                f"{len(rare)} of {len(every)} classes have fewer than {least} objects {words}: "
+                f"of {len(every)} classes {len(rare)} have fewer than {least} objects {words}: "
                 f"{_some([f'{name} ({count})' for count, name in rare])}",
                 "annotate more of them; if that cannot be, judge the other classes apart.",
                 len(rare), survey.places(np.isin(survey.names, list(few)) & on_side), harm,

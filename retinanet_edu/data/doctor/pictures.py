@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -27,7 +29,7 @@ def check_files(survey: Survey) -> Iterator[Finding]:
         findings "unreadable", "unknown-class", "missing", "broken" and "unlabelled".
     """
     records = survey.records
-    faults = [Place(fault) for fault in records.faults]
+    faults = [_place_of(fault, survey) for fault in records.faults]
     for i, record in enumerate(records.records):
         for fault in record.faults:
             # What is wrong with the picture itself is told below.
@@ -35,8 +37,8 @@ def check_files(survey: Survey) -> Iterator[Finding]:
                 fault.startswith(f"{record.picture}:") or _NO_PICTURE.search(fault)
             )
             if not is_told:
-                faults.append(Place(fault, record=i))
-    strangers = [place for place in faults if _NO_CLASS.search(place.file)]
+                faults.append(_place_of(fault, survey, i))
+    strangers = [place for place in faults if _NO_CLASS.search(place.says)]
     faults = [place for place in faults if place not in strangers]
     if faults:
         yield Finding(
@@ -55,10 +57,14 @@ def check_files(survey: Survey) -> Iterator[Finding]:
     missing: list[Place] = []
     broken: list[Place] = []
     for i, look in enumerate(survey.looks):
-        if look.size is None:
-            is_there = survey.record(i).picture.is_file()
-            said = look.fault if is_there else f"named by {survey.file_of(i)}"
-            (broken if is_there else missing).append(survey.place(i, said, picture=True))
+        record = survey.record(i)
+        if look.size is not None:
+            continue
+        if record.picture.is_file():
+            broken.append(survey.place(i, look.fault, picture=True))
+        elif not record.faults or any(map(_NO_PICTURE.search, record.faults)):
+            said = f"named by {relative(record.annotation, records.root)}"
+            missing.append(survey.place(i, said, picture=True))
     if missing:
         yield Finding(
             "error", "missing",
@@ -82,6 +88,12 @@ def check_files(survey: Survey) -> Iterator[Finding]:
             "nothing is on them.",
             len(spare), [Place(relative(path, records.root)) for path in spare],
         )  # fmt: skip
+
+
+def _place_of(fault: str, survey: Survey, record: int = -1) -> Place:
+    """A line "file: what is wrong with it" as a place."""
+    file, _, says = fault.removeprefix(f"{survey.records.root}{os.sep}").partition(": ")
+    return Place(file, says, (), record)
 
 
 def check_sizes(survey: Survey) -> Iterator[Finding]:
@@ -170,22 +182,28 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
             same[look.pixels].append(i)
     leaks: list[Place] = []
     copies: list[Place] = []
-    leaked = 0
+    leaked = spare = 0
     for group in same.values():
         paths = {survey.record(i).picture for i in group}
         sides = {bool(survey.is_validation[i]) for i in group}
         if len(group) < 2 or (len(paths) < 2 and len(sides) < 2):
             continue
         first, *others = sorted(group, key=lambda i: bool(survey.is_validation[i]))
+        places = [survey.place(first, f"one of {len(group)} alike", picture=True)]
         content = survey.looks[first].content
         for i in others:
             how = "bytes" if survey.looks[i].content == content else "pixels"
             twin = survey.file_of(first, picture=True)
-            place = survey.place(i, f"the same {how} as {twin}", picture=True)
-            (leaks if len(sides) > 1 else copies).append(place)
+            places.append(survey.place(i, f"the same {how} as {twin}", picture=True))
         if len(sides) > 1:
+            leaks += places
             leaked += sum(bool(survey.is_validation[i]) for i in group)
-            leaks.append(survey.place(first, "the one in training", picture=True))
+        else:
+            copies += places
+            spare += len(others)
+    for i, lists in _listed_twice(survey):
+        leaks.append(survey.place(i, f"listed in {lists}", picture=True))
+        leaked += 1
     if leaks:
         yield Finding(
             "error", "leak",
@@ -198,10 +216,28 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
     if copies:
         yield Finding(
             "warning", "copies",
-            f"{_count(copies, 'picture')} to be seen elsewhere in the same data",
+            f"{_count(spare, 'picture')} too many: copies of others in the same data",
             "keep one of each; if their boxes differ, keep the better ones.",
-            len(copies), copies, harm=0.3,
+            spare, copies, harm=0.3,
         )  # fmt: skip
+
+
+def _listed_twice(survey: Survey) -> Iterator[tuple[int, str]]:
+    """Images that VOC's lists of training and of validation both name, and these lists."""
+    records = survey.records.records if survey.records.format == "voc" else []
+    names: dict[Path, dict[str, set[str]]] = {}
+    for i, record in enumerate(records):
+        folder = record.annotation.parents[1] / "ImageSets" / "Main"
+        if folder not in names:
+            paths = [folder / f"{split}.txt" for split in ("train", "val", "test")]
+            names[folder] = {
+                path.name: set(path.read_text("utf-8", "replace").split())
+                for path in paths
+                if path.is_file()
+            }
+        lists = [name for name, listed in names[folder].items() if record.annotation.stem in listed]
+        if len(lists) > 1:
+            yield i, " and ".join(lists)
 
 
 def check_empty_images(survey: Survey) -> Iterator[Finding]:
@@ -214,7 +250,8 @@ def check_empty_images(survey: Survey) -> Iterator[Finding]:
         a finding "no-objects".
     """
     counts = np.bincount(survey.image, minlength=len(survey.looks))
-    empty = np.flatnonzero(counts == 0)
+    unread = np.array([bool(record.faults) for record in survey.records.records], dtype=bool)
+    empty = np.flatnonzero((counts == 0) & ~unread)
     if not len(empty):
         return
     share = len(empty) / len(counts)

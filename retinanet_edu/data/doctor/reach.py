@@ -151,9 +151,9 @@ def check_reach(survey: Survey, image_size: int, anchors: AnchorGenerator) -> It
             "error" if is_error else "warning", kind,
             f"{count} of {total} objects ({100 * count / total:.1f} %) are overlapped by no anchor "
             f"enough at {image_size} pixels, their best IoU is {words}. "
-            f"{int(is_small[which].sum())} of them are small, less than 32² pixels, and "
-            f"{int((is_long & ~is_small)[which].sum())} others more than {_LONG:g} times as long "
-            f"as wide{said}",
+            f"{int(is_small[which].sum())} of them are small, less than 32² pixels, of the others "
+            f"{int((is_long & ~is_small)[which].sum())} more than {_LONG:g} times as long as wide"
+            f"{said}",
             _advice(options),
             count, _with_best(survey, mask, best[which]), harm=0.5 + lost / total / 2,
             tables=tables, is_small=True,

@@ -47,7 +47,7 @@ def diagnosis_page(diagnosis: Diagnosis) -> str:
 
 def _overview(diagnosis: Diagnosis) -> list[Markup]:
     found = [
-        html.join([html.join([f"{f.grade}: {f.kind}"], "strong"), f" ({f.count}) {f.what}."], "li")
+        html.join([html.join([f"{f.grade}: {f.kind}"], "strong"), f" · {f.what}."], "li")
         for f in diagnosis.findings
     ]
     rest = [(name, count) for name, count in diagnosis.objects.items()]
@@ -111,7 +111,9 @@ def _contact_sheet(finding: Finding, survey: Survey) -> Iterable[Markup]:
         name = survey.file_of(record, picture=True)
         objects = len(survey.record(record).objects)
         alt = f"{name} with the boxes of {objects} objects. {finding.kind}: {says}"
-        tag = html.image_tag(picture, alt, caption=f"{name} · {says}", lossy=True)
+        tag = html.image_tag(
+            picture, alt, caption=f"{survey.record(record).picture.name} · {says}", lossy=True
+        )
         yield html.join([tag], "div", style=_CELL)
 
 
@@ -155,6 +157,7 @@ def draw_record(
     for box, is_wrong in sorted(zip(boxes, is_marked), key=lambda pair: bool(pair[1])):
         x1, y1, x2, y2 = ((box - [left, top, left, top]) * scale).clip(-_SIDE, 2 * _SIDE)
         if is_wrong:
+            draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)
             draw.rectangle((x1, y1, x2, y2), outline=PREDICTION.colour, width=2)
         else:
             _dashed(draw, x1, y1, x2, y2)
