@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retinanet_edu.checks import check as check
     from retinanet_edu.coding import decode_boxes as decode_boxes
     from retinanet_edu.coding import encode_boxes as encode_boxes
+    from retinanet_edu.data.folder import FolderDataset as FolderDataset
     from retinanet_edu.data.shapes import ShapesDataset as ShapesDataset
     from retinanet_edu.data.voc import VOCDataset as VOCDataset
     from retinanet_edu.detection import postprocess as postprocess
@@ -48,6 +49,7 @@ _MODULE_OF = {
     "save_checkpoint": "checkpoint",
     "decode_boxes": "coding",
     "encode_boxes": "coding",
+    "FolderDataset": "data.folder",
     "ShapesDataset": "data.shapes",
     "VOCDataset": "data.voc",
     "postprocess": "detection",

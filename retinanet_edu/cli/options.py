@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retinanet_edu.data.voc import VOCDataset
+    from retinanet_edu.data.pictures import PictureDataset
 
 # A command's name, the function that runs it and a line of help give its parser.
 NewCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+
+SPLIT = "split.json"  # in the folder of a run: which pictures were of which part
 
 
 def data_options(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +22,28 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: gains them.
     """
-    parser.add_argument("--data", type=Path, required=True, help="folder that contains VOCdevkit")
-    parser.add_argument("--year", nargs="+", default=["2007"], help="one or several, as 2007 2012")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder of pictures and labels: VOC XML, COCO JSON or YOLO text; or of a VOCdevkit",
+    )
+    format_option(parser)
+    parser.add_argument("--val-share", type=float, default=0.2, help="where there is no val")
+    parser.add_argument("--split-seed", type=int, default=0, help="of that parting")
+    parser.add_argument("--year", nargs="+", help="of a VOCdevkit, one or several, as 2007 2012")
     parser.add_argument("--download", action="store_true", help="fetch VOC into --data first")
+
+
+def format_option(parser: argparse.ArgumentParser) -> None:
+    """The option that settles what a folder with files of several formats is.
+
+    Args:
+        parser: gains it.
+    """
+    # The names stand in data.records too; to import them would take torch.
+    help = "default: the one that is there"
+    parser.add_argument("--format", choices=("voc", "coco", "yolo"), help=help)
 
 
 def machine_options(parser: Any) -> None:
@@ -35,26 +56,66 @@ def machine_options(parser: Any) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that load images")
 
 
-def open_voc(options: argparse.Namespace, split: str, classes: Sequence[str] | None) -> VOCDataset:
+def open_data(
+    options: argparse.Namespace,
+    splits: Sequence[str],
+    classes: Sequence[str] | None,
+    run: Path | None = None,
+) -> list[PictureDataset]:
     """The data that `data_options` name.
+
+    A VOCdevkit with lists of its own is read by year and list, as VOC is; every other folder as
+    `FolderDataset` does, with the parting of the run, if it is of this folder.
 
     Args:
         options: as parsed.
-        split: of the images.
+        splits: of the images.
         classes: names, or None.
+        run: folder that may have a `split.json`.
 
     Returns:
-        the dataset.
+        a dataset for each split, all with the same classes.
     """
-    from retinanet_edu.data.voc import VOCDataset
+    from retinanet_edu.data.folder import FolderDataset
+    from retinanet_edu.data.records import read_records
+    from retinanet_edu.data.splitting import load_split
+    from retinanet_edu.data.voc import VOCDataset, has_lists
 
-    return VOCDataset(
-        options.data,
-        options.year,
-        split,
-        classes=classes,
-        download=options.download,
-    )
+    years = options.year or ["2007"]
+    is_devkit = options.download or options.year or has_lists(options.data, years[0])
+    opened: list[PictureDataset] = []
+    if is_devkit and not options.format:
+        for split in splits:
+            download = options.download
+            data = VOCDataset(options.data, years, split, classes=classes, download=download)
+            classes = data.classes
+            opened.append(data)
+        return opened
+    records = read_records(options.data, options.format)
+    if run is not None and (run / SPLIT).is_file():
+        parted = load_split(run / SPLIT, records, splits)
+        print(
+            f"which pictures are of which split: {run / SPLIT}"
+            if parted
+            else f"{run / SPLIT} is of other pictures, and is left aside"
+        )
+        records = parted or records
+    if splits != ["all"] and not any(record.split == "val" for record in records.records):
+        print(
+            f"the folder has no val of its own: {options.val_share:.0%} of its pictures are chosen "
+            f"by seed {options.split_seed}"
+        )
+    for split in splits:
+        one = FolderDataset(
+            records,
+            None if split == "all" else split,
+            classes=classes,
+            val_share=options.val_share,
+            seed=options.split_seed,
+        )
+        classes, records = one.classes, one.records
+        opened.append(one)
+    return opened
 
 
 def chosen_device(options: argparse.Namespace) -> str:

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retinanet_edu.cli.options import (
+    SPLIT,
     NewCommand,
     chosen_device,
     data_options,
     machine_options,
-    open_voc,
+    open_data,
 )
+
+if TYPE_CHECKING:
+    from retinanet_edu.data.pictures import PictureDataset
+    from retinanet_edu.model import RetinaNet
+
+SHOWN = 12  # pictures in a run's gallery
 
 
 def _train(options: argparse.Namespace) -> None:
     import torch
 
     from retinanet_edu.anchors import AnchorGenerator
+    from retinanet_edu.checkpoint import load_checkpoint
+    from retinanet_edu.data.folder import FolderDataset
+    from retinanet_edu.data.splitting import save_split
     from retinanet_edu.model import retinanet_resnet
-    from retinanet_edu.training import BEST, train
+    from retinanet_edu.training import BEST, LAST, train
 
-    train_data = open_voc(options, options.train_split, options.classes)
-    val_data = open_voc(options, options.val_split, train_data.classes)
+    splits = [options.train_split, options.val_split]
+    resumed = options.output if options.resume else None
+    train_data, val_data = open_data(options, splits, options.classes, resumed)
+    is_first = os.environ.get("RANK", "0") == "0"
+    # A run that is there already is not touched: `train` goes on with it or refuses.
+    if isinstance(val_data, FolderDataset) and is_first and not (options.output / LAST).is_file():
+        options.output.mkdir(parents=True, exist_ok=True)
+        save_split(options.output / SPLIT, val_data.records)
     torch.manual_seed(options.seed)
     default = AnchorGenerator()
     model = retinanet_resnet(
@@ -47,7 +65,11 @@ def _train(options: argparse.Namespace) -> None:
         f"{len(model.classes)} classes, "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
     )
-    train(
+    if isinstance(val_data, FolderDataset):
+        print("classes: " + ", ".join(val_data.classes))
+        if left_out := len(val_data.records.unlabelled):
+            print(f"{left_out} pictures have no annotation and are left out")
+    history = train(
         model,
         train_data,
         val_data,
@@ -65,20 +87,51 @@ def _train(options: argparse.Namespace) -> None:
         resume=options.resume,
     )
     best = options.output / BEST
+    if is_first:
+        _show(load_checkpoint(best, device=chosen_device(options)), val_data, history, options)
     print(
         f"\nbest checkpoint: {best}\nits numbers:     retinanet-edu evaluate --checkpoint {best} "
         f"--data {options.data} --split {options.val_split}"
     )
 
 
+def _show(
+    model: RetinaNet, data: PictureDataset, history: list[dict], options: argparse.Namespace
+) -> None:
+    """Print what the best model of a run reaches, and write pictures of it into the run."""
+    from retinanet_edu.detection import predict
+    from retinanet_edu.evaluation import evaluate
+    from retinanet_edu.plotting import plot_gallery, plot_history, plot_precision_recall
+
+    evaluation = evaluate(model, data, batch_size=options.batch_size, workers=options.workers)
+    print(f"\nthe best checkpoint on the {len(data)} images:\n{evaluation.table()}\n")
+    # From all of the split, and such as have something on them where there are any.
+    some = [i for i in range(len(data)) if len(data.target(i)["labels"])] or list(range(len(data)))
+    shown = [some[k * len(some) // SHOWN] for k in range(SHOWN)] if len(some) > SHOWN else some
+    images = [data[i][0] for i in shown]
+    targets = [data.target(i) for i in shown]
+    found = [predict(model, image) for image in images]
+    figures = {
+        "gallery.png": plot_gallery(
+            images, targets, found, model.classes, score_threshold=options.score
+        ),
+        "curves.png": plot_history(history),
+        "precision_recall.png": plot_precision_recall(evaluation),
+    }
+    for name, figure in figures.items():
+        figure.savefig(options.output / name, dpi=110)
+    print("look at", *(f"  {options.output / name}" for name in figures), sep="\n")
+
+
 def _evaluate(options: argparse.Namespace) -> None:
-    from retinanet_edu.checkpoint import load_checkpoint
+    from retinanet_edu.checkpoint import find_checkpoint, load_checkpoint
     from retinanet_edu.evaluation import evaluate
     from retinanet_edu.provenance import provenance
 
     made = provenance()  # before the work: a checkout may move on meanwhile
     model = load_checkpoint(options.checkpoint, device=chosen_device(options))
-    data = open_voc(options, options.split, model.classes)
+    run = find_checkpoint(options.checkpoint).parent
+    (data,) = open_data(options, [options.split], model.classes, run)
     evaluation = evaluate(
         model, data, batch_size=options.batch_size, workers=options.workers, progress=True
     )
@@ -95,13 +148,14 @@ def add_commands(command: NewCommand) -> None:
     Args:
         command: makes the parser of a command, see `options.NewCommand`.
     """
-    sub = command("train", _train, "Train on a VOCdevkit.")
+    sub = command("train", _train, "Train on a folder of pictures and labels.")
     data_options(sub)
     sub.add_argument("--train-split", default="train", help="images to learn from")
     sub.add_argument("--val-split", default="val", help="images to evaluate on")
     sub.add_argument("--classes", nargs="+", help="only these classes")
     sub.add_argument("--output", type=Path, default=Path("runs/train"), help="folder of the run")
     sub.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    sub.add_argument("--score", type=float, default=0.3, help="least score in the gallery")
     model = sub.add_argument_group("model")
     model.add_argument("--depth", type=int, default=50, choices=(18, 34, 50, 101, 152))
     model.add_argument("--width", type=float, default=1.0, help="factor on the ResNet's channels")
@@ -128,10 +182,10 @@ def add_commands(command: NewCommand) -> None:
     loop.add_argument("--seed", type=int, default=0)
     machine_options(loop)
 
-    sub = command("evaluate", _evaluate, "AP of a checkpoint on a VOCdevkit.")
+    sub = command("evaluate", _evaluate, "AP of a checkpoint on a folder of pictures and labels.")
     sub.add_argument("--checkpoint", required=True, help="a file, or 'shapes'")
     data_options(sub)
-    sub.add_argument("--split", default="val")
+    sub.add_argument("--split", default="val", help="'all' for every picture of a folder")
     sub.add_argument("--batch-size", type=int, default=8)
     sub.add_argument("--output", type=Path, help="a JSON file for all numbers")
     machine_options(sub)

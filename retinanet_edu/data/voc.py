@@ -112,7 +112,7 @@ def _choose_classes(
     refuse(
         [
             f"{path}: object {i} ({o.name}): none of VOC's 20 classes"
-            f"{_did_you_mean(o.name, VOC_CLASSES)}; if it is meant, name all classes"
+            f"{did_you_mean(o.name, VOC_CLASSES)}; if it is meant, name all classes"
             for path, found in zip(annotations, objects, strict=True)
             for i, o in enumerate(found, start=1)
             if o.name in unknown
@@ -131,7 +131,7 @@ def _check_chosen(chosen: tuple[str, ...], found: set[str], folders: set[Path]) 
         raise DataError(f"classes must be different names, at least one, got {list(chosen)}")
     others = sorted(found - set(chosen))
     for name in chosen if others else ():
-        guess = _did_you_mean(name, others)
+        guess = did_you_mean(name, others)
         if name in found or (not guess and name in VOC_CLASSES and not found.isdisjoint(chosen)):
             continue
         beside = (path for folder in folders for path in folder.glob("*.xml"))
@@ -143,7 +143,16 @@ def _check_chosen(chosen: tuple[str, ...], found: set[str], folders: set[Path]) 
     return chosen
 
 
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A question in brackets, where a name is like others.
+
+    Args:
+        name: as written.
+        names: that it may stand for.
+
+    Returns:
+        a text to be appended, empty where nothing is like it.
+    """
     spelled = {n.lower(): n for n in names}
     near = difflib.get_close_matches(name.lower(), spelled, 3, 0.75)
     return f" (did you mean {' or '.join(repr(spelled[n]) for n in near)}?)" if near else ""
@@ -159,6 +168,22 @@ def _pick(pictures: dict[str, Path], images: int | Iterable[str] | None) -> dict
         if image_id not in pictures:
             raise DataError(f"images: {image_id!r} is none of the {len(pictures)} of the split")
     return {image_id: pictures[image_id] for image_id in images}
+
+
+def has_lists(root: str | Path, year: str) -> bool:
+    """Whether a folder is a VOCdevkit with lists of its splits.
+
+    Args:
+        root: as in `VOCDataset`.
+        year: one.
+
+    Returns:
+        true if `VOCDataset` can look for a split there.
+    """
+    with suppress(DataError):
+        folder = _find_year(Path(root).expanduser(), year)
+        return any((folder / "ImageSets" / "Main").glob("*.txt"))
+    return False
 
 
 def _find_year(root: Path, year: str) -> Path:

@@ -113,7 +113,7 @@ def _read_categories(content: dict[str, list], names: dict[int | str, str]) -> I
             continue
         if not isinstance(name, str) or not name.strip():
             yield f"category {short(key)}: its name is {short(name)}; write a text"
-        elif name in above and short(key) not in used and len(content["categories"]) > 1:
+        elif name in above and short(key) not in used and category.get("supercategory") != name:
             continue
         elif names.setdefault(key, name) != name:
             yield (

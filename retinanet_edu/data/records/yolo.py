@@ -22,6 +22,8 @@ from retinanet_edu.errors import DataError
 NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
 _NOT_LABELS = {"train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt"}
 _FAULTS_OF_A_FILE = 10
+_MOST_FOLDERS = 100  # of a split; more are a slip
+_MOST_SETTINGS = 2**20  # characters
 
 
 def find_labels(files: Files) -> list[Path]:
@@ -170,7 +172,10 @@ def _read_settings(files: Files, faults: list[str]) -> dict:
         faults.append(f"{paths[0]}: {paths[1]} has names too; keep one")
     for path in paths[:1]:
         try:
-            return read_plain_yaml(read_text(path)) | {"": path}
+            text = read_text(path)
+            if len(text) > _MOST_SETTINGS:
+                raise ValueError("larger than 1 MB; are these really settings?")
+            return read_plain_yaml(text) | {"": path}
         except ValueError as error:
             faults.append(f"{path}: {error}")
     return {}
@@ -187,7 +192,7 @@ def _names(files: Files, settings: dict, faults: list[str]) -> tuple[str, ...] |
         names = [names[i] for i in wanted]
     if not isinstance(names, list):
         return read_names([p for p in files.paths if p.name in NAME_LISTS], faults)
-    if not all(names) or len(set(names)) < len(names):
+    if not names or not all(names) or len(set(names)) < len(names):
         faults.append(f"{path}: the names must be different texts, at least one; correct them")
         return None
     return tuple(names)
@@ -197,9 +202,10 @@ def _splits(files: Files, settings: dict) -> dict[Path, str]:
     """The split of each picture that the settings or a list name; of one that two name, none."""
     found: dict[Path, set[str]] = {}
     for split in ("train", "val", "test"):
-        entries = settings.get(split, [])
-        for entry in entries if isinstance(entries, list) else [entries]:
-            for picture in _below(entry, files):
+        entries = settings.get(split, "")
+        entries = entries if isinstance(entries, list) else [entries]
+        for entry in entries[:_MOST_FOLDERS]:
+            for picture in _below(entry, files) if isinstance(entry, str) else ():
                 found.setdefault(picture, set()).add(split)
         for path in (p for p in files.paths if p.name == f"{split}.txt"):
             with suppress(ValueError):
