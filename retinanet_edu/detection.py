@@ -195,6 +195,36 @@ def _suppress(
     return [Detections(*(n[:max_detections] for n in one)) for one in zip(*of_image)]
 
 
+def list_candidates(
+    predictions: Predictions,
+    anchors: Tensor,
+    image_size: tuple[int, int],
+    *,
+    score_threshold: float = SCORE_THRESHOLD,
+    top_k: int = TOP_K,
+) -> tuple[Detections, Tensor]:
+    """What `postprocess` suppresses, and where each comes from.
+
+    Args:
+        predictions: of one image.
+        anchors, score_threshold, top_k: as in `postprocess`.
+        image_size: (H, W) of the image before padding.
+
+    Returns:
+        the candidates, before any is suppressed, and (C,) the anchor of each; an anchor may speak
+        for several classes.
+
+    Law:
+        What `nms_per_class` keeps of them, cut to `max_detections`, is what `postprocess` finds.
+    """
+    found = _candidates(
+        predictions.class_logits, predictions.anchors_per_level, score_threshold, top_k
+    )
+    scores, anchor, label = (numbers[found.scores >= 0] for numbers in found)  # (C,) each
+    boxes = decode_boxes(predictions.box_deltas[0, anchor].float(), anchors[anchor])  # (C, 4)
+    return Detections(clip_boxes(boxes, image_size), scores, label), anchor
+
+
 @overload
 def predict(model: RetinaNet, pictures: Picture, **settings: Any) -> Detections: ...
 @overload

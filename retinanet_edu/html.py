@@ -38,13 +38,16 @@ h3 { font-size: 1.05rem; margin: 1.4rem 0 0.4rem; }
 a { color: var(--link); } .bad { color: var(--bad); } .soft { color: var(--soft); }
 figure { margin: 1rem 0; } figcaption { color: var(--soft); font-size: 0.9rem; }
 .side { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
-.side > * { flex: 0 1 auto; min-width: 0; margin: 0; }
+.side > * { flex: 0 1 auto; min-width: 0; margin: 0; } .side > div { flex: 1 1 20rem; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 0.25rem; }
 .scroll { overflow-x: auto; margin: 0.8rem 0; }
-table { border-collapse: collapse; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; width: max-content; font-size: 0.92rem;
+  font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; text-align: left; vertical-align: top; unicode-bidi: isolate;
-  border-bottom: 1px solid var(--line); overflow-wrap: break-word; min-width: 3rem; }
+  border-bottom: 1px solid var(--line); max-width: min(30rem, 60vw); overflow-wrap: break-word; }
 thead th { background: var(--tint); } tbody th { font-weight: 600; } .number { text-align: right; }
+.bar { display: inline-block; width: 8rem; height: 0.8em; background: var(--tint); }
+.bar > span { display: block; height: 100%; background: var(--link); }
 details { margin: 0.6rem 0; border: 1px solid var(--line); border-radius: 0.3rem; }
 summary { cursor: pointer; padding: 0.4rem 0.7rem; background: var(--tint); }
 details > div { padding: 0.2rem 0.8rem 0.8rem; }
@@ -109,6 +112,21 @@ def paragraph(*parts: object, kind: str = "") -> Markup:
         the element.
     """
     return join(parts, "p", **({"class_": kind} if kind else {}))
+
+
+def bar(share: float) -> Markup:
+    """A bar beside a number, for the eye alone.
+
+    Args:
+        share: 0…1 of its full length.
+
+    Returns:
+        the element.
+    """
+    length = 100 * min(max(share, 0.0), 1.0)
+    return Markup(
+        f'<span class="bar" aria-hidden="true"><span style="width: {length:.1f}%"></span></span>'
+    )
 
 
 def image_tag(

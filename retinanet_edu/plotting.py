@@ -86,6 +86,7 @@ def draw_boxes(
                 ha="right" if is_right else "left",
                 va="top" if is_high else "bottom",
                 clip_on=True,
+                parse_math=False,  # a $ in a class's name is a dollar
                 bbox={"facecolor": role.colour, "edgecolor": "none", "pad": 0.8},
             )
 
@@ -132,6 +133,54 @@ def _draw_detections(
     labels, scores = detections.labels[kept].tolist(), detections.scores[kept].tolist()
     texts = [f"{classes[k]} {s:.2f}" for k, s in zip(labels, scores, strict=True)]
     draw_boxes(axes, detections.boxes[kept], PREDICTION, texts)
+
+
+def plot_layers(
+    image: Tensor,
+    layers: Sequence[tuple[Tensor, Role, Sequence[str]]],
+    *,
+    longer_side: int = 480,
+) -> Figure:
+    """A picture at one size, whatever its own, with boxes of several roles over it.
+
+    Args:
+        image: uint8 (3, H, W).
+        layers: boxes (M, 4) in its pixels, role and texts of each, see `draw_boxes`; the last is
+            drawn on top.
+        longer_side: of the figure, in pixels.
+
+    Returns:
+        the figure.
+    """
+    height, width = image.shape[-2:]
+    inches = longer_side / 100 / max(height, width)
+    sides = (max(width * inches, 0.6), max(height * inches, 0.6))  # a thin strip is seen too
+    figure = Figure(figsize=sides, dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    show_picture(axes, image)
+    axes.set_aspect("auto")
+    for boxes, role, texts in layers:
+        draw_boxes(axes, boxes, role, texts)
+    return figure
+
+
+def plot_map(level: Tensor, longer_side: int = 170) -> Figure:
+    """One level of a pyramid, from its smallest value, dark, to its largest.
+
+    Args:
+        level: (h, w).
+        longer_side: of the figure, in pixels.
+
+    Returns:
+        the figure.
+    """
+    height, width = level.shape
+    inches = longer_side / 100 / max(height, width)
+    figure = Figure(figsize=(max(width * inches, 0.3), max(height * inches, 0.3)), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(level.numpy(), cmap="cividis", aspect="auto")
+    axes.set_axis_off()
+    return figure
 
 
 def plot_gallery(
@@ -231,5 +280,62 @@ def plot_precision_recall(evaluation: Evaluation) -> Figure:
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     columns = 1 + (len(evaluation.curves) - 1) // 10
-    axes.legend(title="class (AP)", fontsize=8, loc="lower left", ncols=columns)
+    legend = axes.legend(title="class (AP)", fontsize=8, loc="lower left", ncols=columns)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def plot_confusion(table: Tensor, classes: Sequence[str]) -> Figure:
+    """Who was taken for whom: a row a true class, coloured by the share of the row.
+
+    Args:
+        table: (K + 1, K + 1) counts, background last.
+        classes: names of the K classes.
+
+    Returns:
+        the figure, with the counts in the cells where there is room for them.
+    """
+    names = [*(name if len(name) < 20 else f"{name[:18]}…" for name in classes), "background"]
+    side = min(max(0.42 * len(names) + 1.5, 3.4), 12)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    share = table / table.sum(dim=1, keepdim=True).clamp(min=1)
+    axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
+    size = min(8.0, 240 / len(names))
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=90, size=size, parse_math=False)
+    axes.set_yticks(ticks, names, size=size, parse_math=False)
+    axes.set(xlabel="taken for", ylabel="in truth")
+    for row, column in table.nonzero().tolist() if size > 5 else ():
+        colour = "white" if share[row, column] > 0.5 else "black"
+        count = str(int(table[row, column]))
+        axes.text(column, row, count, ha="center", va="center", size=size, color=colour)
+    return figure
+
+
+def plot_loss_shares(
+    foreground: Mapping[float, tuple[np.ndarray, np.ndarray]],
+    background: Mapping[float, tuple[np.ndarray, np.ndarray]],
+) -> Figure:
+    """Which share of the focal loss the easiest answers hold (RetinaNet paper, figure 4).
+
+    Args:
+        foreground: by γ, share of the answers that should be yes, and share of their loss.
+        background: the same of those that should be no.
+
+    Returns:
+        the figure: foreground on the left, background on the right.
+    """
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    pair = figure.subplots(1, 2, sharey=True)
+    titles = ("should be yes (objects)", "should be no (background)")
+    for axes, title, curves in zip(pair, titles, (foreground, background)):
+        for i, (gamma, (answers, loss)) in enumerate(curves.items()):
+            line = ("-", "--", ":", "-.")[i % 4]
+            axes.plot(answers, loss, line, color=PALETTE[i], label=f"γ = {gamma:g}")
+        axes.set(title=title, xlabel="share of the answers, easiest first", xlim=(0, 1))
+        axes.grid(alpha=0.3)
+    pair[0].set(ylabel="share of their loss", ylim=(0, 1.02))
+    pair[0].legend(fontsize=8)
     return figure

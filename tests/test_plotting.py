@@ -29,9 +29,13 @@ from retinanet_edu.plotting import (
     PREDICTION,
     Role,
     draw_boxes,
+    plot_confusion,
     plot_detections,
     plot_gallery,
     plot_history,
+    plot_layers,
+    plot_loss_shares,
+    plot_map,
     plot_precision_recall,
     show_picture,
 )
@@ -391,3 +395,69 @@ def test_pyplot_and_its_windows_are_never_asked_for() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "pyplot" not in vars(plotting)
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "side"), [((40, 80), 300), ((900, 300), 300)])
+def test_layers_lie_over_a_picture_of_the_size_asked_for(size: tuple[int, int], side: int) -> None:
+    image = torch.randint(256, (3, *size), dtype=torch.uint8)
+    box = torch.tensor([[0.25, 0.25, 0.75, 0.75]]) * torch.tensor(size).flip(0).repeat(2)
+    figure = plot_layers(image, [(box, BACKGROUND, ()), (box, PREDICTION, ["x"])], longer_side=side)
+    drawn = pixels(figure)
+    assert max(drawn.shape[:2]) == side
+    assert drawn.shape[0] * size[1] == pytest.approx(drawn.shape[1] * size[0], rel=0.02)
+    assert [to_rgb(p.get_edgecolor()) for p in patches(figure)] == [
+        to_rgb(BACKGROUND.colour), to_rgb(PREDICTION.colour),
+    ]  # fmt: skip
+    assert texts(figure) == ["x"]
+    # The edge lies at a quarter of the picture, and is the last that was drawn.
+    edge = drawn[drawn.shape[0] // 2, drawn.shape[1] // 4 - 1 : drawn.shape[1] // 4 + 2]
+    assert np.abs(edge - to_rgb(PREDICTION.colour)).sum(axis=1).min() < 0.2
+
+
+def test_a_strip_of_a_picture_can_be_seen() -> None:
+    assert min(pixels(plot_layers(grey(2, 900), [])).shape[:2]) >= 60
+
+
+def test_a_map_is_dark_where_it_is_small() -> None:
+    drawn = pixels(plot_map(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), 100)).mean(axis=2)
+    assert drawn.shape == (100, 100)
+    corners = [drawn[y, x] for y in (25, 75) for x in (25, 75)]
+    assert corners == sorted(corners)
+    assert len(set(corners)) == 4
+    assert pixels(plot_map(torch.ones(1, 40), 200)).shape == (30, 200, 3)
+
+
+def test_a_confusion_shows_its_counts_and_names_as_they_are() -> None:
+    table = torch.tensor([[8, 0, 2], [1, 3, 0], [0, 5, 0]])
+    figure = plot_confusion(table, ["$\\frac{", "a name that is much too long for a figure"])
+    pixels(figure)
+    axes = figure.axes[0]
+    shown = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts}
+    assert shown == {(0, 0): "8", (0, 2): "2", (1, 0): "1", (1, 1): "3", (2, 1): "5"}
+    names = [t.get_text() for t in axes.get_yticklabels()]
+    assert names == ["$\\frac{", "a name that is muc…", "background"]
+    np.testing.assert_allclose(axes.images[0].get_array()[0], [0.8, 0, 0.2])
+    many = plot_confusion(torch.ones(91, 91, dtype=torch.int64), [str(k) for k in range(90)])
+    assert not many.axes[0].texts
+    assert max(pixels(many).shape) <= 1200
+
+
+def test_shares_of_the_loss_have_a_line_each() -> None:
+    curves = {g: (np.linspace(0, 1, 5), np.linspace(0, 1, 5) ** (2 + g)) for g in (0.0, 0.5, 2.0)}
+    figure = plot_loss_shares(curves, {})
+    pixels(figure)
+    left, right = figure.axes
+    assert [line.get_label() for line in left.lines] == ["γ = 0", "γ = 0.5", "γ = 2"]
+    assert len({line.get_linestyle() for line in left.lines}) == 3
+    np.testing.assert_allclose(left.lines[2].get_ydata(), np.linspace(0, 1, 5) ** 4)
+    assert not right.lines
+
+
+def test_a_dollar_in_a_name_is_a_dollar() -> None:
+    figure, axes = whole_picture(grey(60, 60))
+    draw_boxes(axes, torch.tensor([[5.0, 20, 50, 50]]), PREDICTION, ["$\\frac{"])
+    pixels(figure)
+    assert texts(figure) == ["$\\frac{"]

@@ -1,4 +1,4 @@
-"""The `retinanet-edu` command: train, evaluate, predict, shapes, demo, convert, doctor.
+"""The `retinanet-edu` command: train, evaluate, predict, explain, report, doctor, convert, demo.
 
 Each command is a function of a module here. Imports that need torch stand inside the functions,
 so that `--help` answers at once.
@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from retinanet_edu.cli import data, doctor, pictures, shapes, training
+from retinanet_edu.cli import data, doctor, explain, pictures, shapes, training
 from retinanet_edu.errors import RetinaNetError
 
 
@@ -54,6 +54,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (training, pictures, shapes, data, doctor):
+    for module in (training, pictures, explain, shapes, data, doctor):
         module.add_commands(command)
     return parser

@@ -16,16 +16,17 @@ NewCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse
 SPLIT = "split.json"  # in the folder of a run: which pictures were of which part
 
 
-def data_options(parser: argparse.ArgumentParser) -> None:
+def data_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Options that say which data.
 
     Args:
         parser: gains them.
+        required: whether there must be data.
     """
     parser.add_argument(
         "--data",
         type=Path,
-        required=True,
+        required=required,
         help="folder of pictures and labels: VOC XML, COCO JSON or YOLO text; or of a VOCdevkit",
     )
     format_option(parser)
