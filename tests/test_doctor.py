@@ -17,13 +17,15 @@ from retinanet_edu.anchors import AnchorGenerator
 from retinanet_edu.boxes import pairwise_iou
 from retinanet_edu.cli import main
 from retinanet_edu.data.doctor import Diagnosis, examine
+from retinanet_edu.data.doctor.boxes import check_boxes
 from retinanet_edu.data.doctor.cluster import cluster_shapes
 from retinanet_edu.data.doctor.first_loss import expected_first_loss
 from retinanet_edu.data.doctor.reach import best_overlaps, scale_objects
 from retinanet_edu.data.doctor.survey import survey
+from retinanet_edu.data.folder import check_record
 from retinanet_edu.data.images import read_image
 from retinanet_edu.data.loading import pad_images
-from retinanet_edu.data.records import read_records
+from retinanet_edu.data.records import Record, RecordObject, Records, read_records
 from retinanet_edu.data.shapes import write_voc
 from retinanet_edu.data.transforms import EvalTransform
 from retinanet_edu.heads import PRIOR
@@ -375,6 +377,34 @@ def test_names_with_other_numbers_are_other_classes(copy):
     for i, stem in enumerate(copy.stems[:40]):
         copy.change(stem, name_first("speed limit 30" if i % 4 else "speed limit 80"))
     assert not examine(copy.root).of_kind("like-another")
+
+
+def test_what_a_dataset_refuses_is_an_error_and_nothing_else(tmp_path):
+    """The doctor and the strict check agree on each of many boxes around a picture's border."""
+    rng = random.Random(0)
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (20, 10)).save(picture)
+    steps = [-2.5, -1.5, -1.0, -0.5, 0.0, 0.5, 5.0, 9.5, 10.0, 11.0, 12.0, 19.5, 20.0, 21.0, 22.0]
+    objects = [RecordObject("a", tuple(rng.choices(steps, k=4))) for _ in range(2000)]
+    record = Record("a", picture, tmp_path / "a.xml", (10, 20), objects, [], "train")
+    checked = check_record(record, "voc")
+    assert 20 < len(checked.objects) < 1000
+    seen = survey(Records(tmp_path, "voc", None, [record], [], []))
+    assert seen.is_sound.sum() == len(checked.objects)
+    findings = list(check_boxes(seen))
+    assert {finding.kind for finding in findings} == {"inverted", "empty", "outside"}
+    assert sum(finding.count for finding in findings) == len(checked.faults)
+
+
+def test_a_hundred_thousand_boxes_are_handled(tmp_path):
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (200, 100)).save(picture)
+    objects = [RecordObject(f"class {i % 700}", (i % 150, i % 70, i % 150 + 40, i % 70 + 30))
+               for i in range(100_000)]  # fmt: skip
+    record = Record("a", picture, tmp_path / "a.xml", (100, 200), objects, [], "train")
+    diagnosis = examine(Records(tmp_path, "voc", None, [record], [], []), image_size=128)
+    assert len(diagnosis.of_kind("rare-class")) == 0
+    assert "and" in diagnosis.to_html()
 
 
 # --- whole data sets ------------------------------------------------------------------------------

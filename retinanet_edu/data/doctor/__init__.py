@@ -44,11 +44,8 @@ def examine(
     Raises:
         DataError: there is no data set in the folder.
     """
-    records, other = (
-        read_records(given) if isinstance(given, str | Path) else given
-        for given in (root_or_records, validation)
-    )
-    assert records is not None
+    records = _read(root_or_records)
+    other = None if validation is None else _read(validation)
     seen = survey(records, other)
     anchors = anchors or AnchorGenerator()
     findings = [
@@ -84,3 +81,7 @@ def examine(
         findings=findings,
         survey=seen,
     )
+
+
+def _read(given: str | Path | Records) -> Records:
+    return given if isinstance(given, Records) else read_records(given)

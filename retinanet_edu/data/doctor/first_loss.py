@@ -19,6 +19,7 @@ from retinanet_edu.losses import ALPHA, GAMMA, smooth_l1_loss
 from retinanet_edu.matching import IGNORED, match_targets
 
 _MOST = 500  # images, spread evenly, whose anchors are matched
+_CROWD = 1000  # objects; a picture with more takes too long to match
 
 
 class FirstLoss(NamedTuple):
@@ -75,7 +76,8 @@ def expected_first_loss(
         RetinaNet paper (arXiv 1708.02002), section 4.1, "Initialization".
     """
     known = np.isfinite(survey.frames).all(axis=1) & (survey.frames > 0).all(axis=1)
-    images = np.flatnonzero(known & ~survey.is_validation)
+    is_crowd = np.bincount(survey.image, minlength=len(known)) > _CROWD
+    images = np.flatnonzero(known & ~survey.is_validation & ~is_crowd)
     images = images[:: -(-len(images) // _MOST) or 1]
     if not len(images):
         return None

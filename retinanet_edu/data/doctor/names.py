@@ -18,6 +18,7 @@ from retinanet_edu.data.voc import VOC_CLASSES
 RARE, RARE_IN_VALIDATION = 100, 10
 
 _NEAR = 0.8  # difflib's ratio; "aeroplan" to "aeroplane" has 0.94, "cat" to "car" 0.67
+_COMPARED = 300  # names, the commonest, each with each
 _RARER = 0.5  # a misspelled name occurs at most this often, in parts of the right one
 
 
@@ -54,14 +55,15 @@ def check_names(survey: Survey) -> Iterator[Finding]:
             )  # fmt: skip
     alike: dict[str, str] = {}
     near: dict[str, str] = {}
-    common = [name for name, _ in counts.most_common() if name.strip()]
+    first: dict[str, str] = {}  # the commonest name of each spelling
+    for name, _ in counts.most_common():
+        if name.strip() and first.setdefault(_plain(name), name) != name:
+            alike[name] = first[_plain(name)]
+    common = list(first.values())[:_COMPARED]
     for rank, name in enumerate(common):
-        for other in common[:rank]:  # the commonest first
-            if _plain(name) == _plain(other):
-                alike.setdefault(name, other)
-            elif _is_slip(name, other, counts):
-                near.setdefault(name, other)
-    near = {name: other for name, other in near.items() if name not in alike}
+        for other in common[:rank]:
+            if name not in near and _is_slip(name, other, counts):
+                near[name] = other
     if alike:
         yield _spelling(survey, alike, "spelling", "error", 0.65)
     if near:

@@ -217,7 +217,8 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
         yield Finding(
             "warning", "copies",
             f"{_count(spare, 'picture')} too many: copies of others in the same data",
-            "keep one of each; if their boxes differ, keep the better ones.",
+            "keep one of each; if their boxes differ, keep the better ones. A split by chance "
+            "would put some into training and validation.",
             spare, copies, harm=0.3,
         )  # fmt: skip
 

@@ -23,6 +23,7 @@ _MARGIN = 0.35  # how much of what is beyond the border is shown, in parts of th
 _NEAR = 6.0  # a close look is so many times as wide as the object
 _NEAR_LEAST = 48.0  # and at least so many pixels of the picture
 _DASH = 5
+_DRAWN = 200  # boxes of a picture, as many again that are marked
 _WORDS = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
 _BEYOND = (128, 128, 128)  # what lies beyond the picture
 
@@ -154,7 +155,10 @@ def draw_record(
         size, Image.Transform.EXTENT, window, Image.Resampling.BILINEAR, fillcolor=_BEYOND
     ) if scale > 1 else _shrunk(image, window, size)  # fmt: skip
     draw = ImageDraw.Draw(canvas)
-    for box, is_wrong in sorted(zip(boxes, is_marked), key=lambda pair: bool(pair[1])):
+    order = np.concatenate(
+        [np.flatnonzero(~is_marked)[:_DRAWN], np.flatnonzero(is_marked)[:_DRAWN]]
+    )
+    for box, is_wrong in zip(boxes[order], is_marked[order]):
         x1, y1, x2, y2 = ((box - [left, top, left, top]) * scale).clip(-_SIDE, 2 * _SIDE)
         if is_wrong:
             draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline="white", width=4)

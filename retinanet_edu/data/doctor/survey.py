@@ -117,7 +117,22 @@ def is_proper(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """
     with np.errstate(invalid="ignore"):
         has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return has_area & ~is_outside(boxes, frames)
+        return has_area & ~is_outside(boxes, frames) & ~is_gone(boxes, frames)
+
+
+def is_gone(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Whether nothing of boxes (O, 4) is left when they are cut at their frames (O, 2) H and W.
+
+    Args:
+        boxes, frames: as of `is_proper`.
+
+    Returns:
+        (O,) bool; a box without area has nothing to be left.
+    """
+    with np.errstate(invalid="ignore"):
+        limit = np.where(np.isnan(frames), np.inf, frames)[:, ::-1]
+        least = np.maximum(boxes[:, :2], 0)
+        return (np.minimum(boxes[:, 2:], limit) <= least).any(axis=1)
 
 
 def is_outside(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
