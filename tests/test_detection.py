@@ -104,6 +104,21 @@ def test_the_best_pairs_of_each_level_go_on_not_the_best_of_all() -> None:
 
 
 @in_both_forms
+def test_top_k_holds_where_little_of_a_picture_is_busy() -> None:
+    """Ten scores among a thousand anchors, of which three may go on."""
+    scores = [[0.0, 0.0]] * 1000
+    for number in range(10):
+        scores[100 * number] = [0.0, 0.3 + 0.05 * number]
+    side = torch.arange(1000.0)[:, None] * 20
+    anchors = torch.cat([side, side, side + 10, side + 10], dim=1)  # apart: none is suppressed
+    size = [(30_000, 30_000)]
+    (found,) = postprocess(predictions(scores), anchors, size, top_k=3)
+    assert [round(float(s), 2) for s in found.scores] == [0.75, 0.7, 0.65]
+    (found,) = postprocess(predictions(scores), anchors, size, top_k=10)
+    assert len(found) == 10
+
+
+@in_both_forms
 def test_top_k_comes_before_suppression() -> None:
     given = predictions([[0.9], [0.8], [0.7]])
     anchors = boxes(LEFT, NEAR_LEFT, RIGHT)

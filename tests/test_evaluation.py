@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -693,3 +694,15 @@ def test_a_model_without_names_takes_any_as_many_and_one_with_names_only_its_own
     ):
         with pytest.raises(DataError, match=f"has {len(theirs)} classes .* made for {len(own)}"):
             check_classes(model(*own), data(*theirs))
+
+
+def test_an_evaluation_is_a_value_of_one_class_or_more() -> None:
+    truths = [truth((0, 0, 10, 10))]
+    one, other = (evaluate_detections(perfect(truths), truths, ["thing"]) for _ in range(2))
+    assert one.mAP50 == pytest.approx(1)
+    sizes = {"APs", "APm", "APl", "ARs", "ARm", "ARl"}  # nan where there are no such objects
+    known = {name: value for name, value in one.coco.items() if name not in sizes}
+    assert replace(one, coco=known) == replace(other, coco=known)  # arrays of curves do not matter
+    assert "array" not in repr(one)
+    with pytest.raises(FrozenInstanceError):
+        one.voc07 = 1.0  # type: ignore[misc]

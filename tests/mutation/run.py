@@ -264,24 +264,42 @@ def report(
         "killed and timed out, as a share of all; docstrings, type hints and texts of errors are "
         "not mutated",
         **origin,
-        "total": row(sum(counts.values(), Counter())),
-        "modules": {module: row(count) for module, count in counts.items()},
+        "total": {},
+        "modules": {
+            module: {"commit": origin["commit"], **row(count)} for module, count in counts.items()
+        },
         "survivors": [
             {"module": m, "before": a, "after": b, "why": reasons.get((m, a, b))}
             for m, a, b in survivors
         ],
     }
     if write:
+        keep_others(record)
         RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     for module, count in counts.items():
         print(module, row(count))
-    print("total", record["total"])
+    print("total", record["total"] or row(sum(counts.values(), Counter())))
     alone = [key for key in survivors if key not in reasons]
     stale = [key for key in reasons if key[0] in sources and key not in survivors]
     for title, keys in (("survives without a reason", alone), ("reason without survivor", stale)):
         for module, before, after in keys:
             print(f"{title}: {module}\n  - {before}\n  + {after}")
     return int(bool(alone or stale))
+
+
+def keep_others(record: dict[str, Any]) -> None:
+    """Modules that were not tried now stay as they were recorded, each with its commit."""
+    before = (
+        json.loads(RECORD.read_text()) if RECORD.is_file() else {"modules": {}, "survivors": []}
+    )
+    new = set(record["modules"])
+    for name, values in before["modules"].items():
+        if name not in new:
+            record["modules"][name] = {"commit": before["commit"], **values}
+    record["survivors"] += [s for s in before["survivors"] if s["module"] not in new]
+    names = ("mutants", "killed", "timed out", "survived")
+    total = {n: sum(values[n] for values in record["modules"].values()) for n in names}
+    record["total"] = total | {"score": round(1 - total["survived"] / total["mutants"], 4)}
 
 
 if __name__ == "__main__":
