@@ -278,8 +278,7 @@ def _measured(options: list[_Option], anchors: AnchorGenerator) -> Table:
     ]  # fmt: skip
     return Table(
         f"what would reach how many, measured on {len(options[0].best)} objects "
-        "(ratios are height / width; "
-        f"scales stay {_numbers(anchors.scales)})", head, rows,
+        f"(ratios are height / width; scales stay {_numbers(anchors.scales)})", head, rows,
     )  # fmt: skip
 
 
