@@ -267,19 +267,18 @@ def _options(
 
 def _measured(options: list[_Option], anchors: AnchorGenerator) -> Table:
     head = (
-        "change", "longer side", "smallest base", "ratios", "anchors a cell", "IoU ≥ 0.5",
-        "IoU ≥ 0.4", "mean best IoU",
+        "change", f"IoU ≥ {POSITIVE_IOU}", f"IoU ≥ {NEGATIVE_IOU}", "mean best IoU", "ratios",
+        "anchors a cell", "smallest base", "longer side",
     )  # fmt: skip
     rows = [
-        (o.change, o.image_size, round(min(o.anchors.sizes)), _numbers(o.anchors.ratios),
-         o.anchors.anchors_per_cell, round(o.reached, 4), round(_share(o.best, NEGATIVE_IOU), 4),
-         round(float(o.best.mean()), 3))
+        (o.change, round(o.reached, 4), round(_share(o.best, NEGATIVE_IOU), 4),
+         round(float(o.best.mean()), 3), _numbers(o.anchors.ratios), o.anchors.anchors_per_cell,
+         round(min(o.anchors.sizes)), o.image_size)
         for o in options
     ]  # fmt: skip
     return Table(
         f"what would reach how many, measured on {len(options[0].best)} objects "
-        "(ratios are height / width; "
-        f"scales stay {_numbers(anchors.scales)})", head, rows,
+        f"(ratios are height / width; scales stay {_numbers(anchors.scales)})", head, rows,
     )  # fmt: skip
 
 

@@ -97,11 +97,13 @@ class Survey:
     def places(self, which: np.ndarray, says: str = "") -> list[Place]:
         """The objects of a mask (O,), each with its class and its box, or what is said of it."""
         found = []
-        for i in np.flatnonzero(which):
+        numbers = np.flatnonzero(which)
+        files = {int(record): self.file_of(record) for record in np.unique(self.image[numbers])}
+        for i in numbers:
             box = ", ".join(f"{value:.6g}" for value in self.boxes[i])
             words = f"{self.names[i]}, box ({box}){f', {says}' if says else ''}"
             record = int(self.image[i])
-            found.append(Place(self.file_of(record), words, (int(self.number[i]),), record))
+            found.append(Place(files[record], words, (int(self.number[i]),), record))
         return found
 
 
