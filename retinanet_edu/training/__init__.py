@@ -147,7 +147,7 @@ def train(
     is_amp = device.type == "cuda" if amp is None else amp
     autocast = torch.autocast(device.type, torch.bfloat16) if is_amp else nullcontext()
     is_first = rank == 0
-    if history and is_first:
+    if resume and is_first:
         tidy(output, history)
     board = tensorboard(output) if is_first else None
 

@@ -113,7 +113,8 @@ def tidy(output: Path, history: list[dict]) -> None:
         history: of `last.pt`.
     """
     remove_leftovers(output)
-    _write_metrics(output, history)
+    if history:
+        _write_metrics(output, history)
 
 
 def _write_metrics(output: Path, rows: list[dict]) -> None:
