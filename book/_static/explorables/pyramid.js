@@ -97,8 +97,8 @@
       return [x1, y1, x1 + state.size, y1 + state.size];
     }
 
-    // All anchors of a level: the best IoU, and how many are positive. None reaches further than 4.5
-    // strides, half of 4 · 2^(2/3) · √2, so cells that are further from the object are left out.
+    // All anchors of a level: the best IoU, and how many are positive. None reaches further than
+    // 4.5 strides, half of 4 · 2^(2/3) · √2, so cells that are further from the object are left out.
     function match(object, level) {
       const near = (value, way) =>
         x.clamp(Math.floor(value / strideOf(level) + way), 0, lastOf(level));
