@@ -98,7 +98,7 @@
     }
 
     // All anchors of a level: the best IoU, and how many are positive. None reaches further than
-    // 4.5 strides, half of 4 · 2^(2/3) · √2, so cells that are further from the object are left out.
+    // 4.5 strides, half of 4 · 2^(2/3) · √2, so cells further from the object are left out.
     function match(object, level) {
       const near = (value, way) =>
         x.clamp(Math.floor(value / strideOf(level) + way), 0, lastOf(level));
