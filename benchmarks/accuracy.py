@@ -177,10 +177,11 @@ def table(arms: list[dict[str, Any]]) -> str:
         for key in ("mAP50", "mAP"):
             mean, spread = mean_and_spread(arm["runs"], key)
             cells.append(f"{100 * mean:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}"))
-        seconds = statistics.fmean(run["seconds"] for run in arm["runs"])
+        known = [run["seconds"] for run in arm["runs"] if run["seconds"] is not None]
+        seconds = f"{statistics.fmean(known):.0f}" if known else "not known"
         lines.append(
             f"| {arm['name']}: {arm['what']} | {len(arm['runs'])} | {' | '.join(cells)} "
-            f"| {seconds:.0f} |"
+            f"| {seconds} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -16,9 +16,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from retinanet_edu.data.folder import FolderDataset
 
 from retinanet_edu import RetinaNet, load_checkpoint, retinanet_resnet18, save_checkpoint
+from retinanet_edu.data.folder import FolderDataset
 from retinanet_edu.errors import RetinaNetError
 
 WORDS = tuple(

@@ -1,6 +1,6 @@
 """One's own pictures: a folder in VOC's XML, COCO's JSON or YOLO's text as a dataset.
 
-From a folder to numbers and pictures:
+From a folder to numbers and pictures::
 
     from retinanet_edu import FolderDataset, evaluate, predict, retinanet_resnet50, train
     from retinanet_edu.plotting import plot_gallery

@@ -27,7 +27,9 @@ class PictureDataset(torch.utils.data.Dataset):
         objects: of each image, of these classes.
 
     Attributes:
-        classes, image_ids, sizes: as above.
+        classes: as above.
+        image_ids: as above.
+        sizes: as above.
     """
 
     def __init__(
