@@ -30,6 +30,7 @@ from retinanet_edu.model import RetinaNet, retinanet_resnet
 from retinanet_edu.provenance import provenance
 from retinanet_edu.structures import Detections
 from retinanet_edu.training import schedule
+from retinanet_edu.training.optimizer import optimizer_of, set_rate
 
 
 @dataclass(frozen=True)
@@ -161,26 +162,6 @@ def rate(step: int, total: int, recipe: Recipe) -> float:
     return 0.1 ** ((step >= total * 16 / 26) + (step >= total * 22 / 26))
 
 
-def optimizer_of(model: nn.Module, recipe: Recipe, pretrained: set[str]) -> torch.optim.Optimizer:
-    """As in `training`, with a rate of their own for pretrained layers."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            key = (name.replace("backbone.body.", "backbone.") in pretrained, p.ndim > 1)
-            groups.setdefault(key, []).append(p)
-    options = [
-        {
-            "params": params,
-            "factor": recipe.backbone_rate if is_pretrained else 1.0,
-            "weight_decay": recipe.weight_decay if is_kernel else 0.0,
-        }
-        for (is_pretrained, is_kernel), params in groups.items()
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(options, lr=recipe.learning_rate, momentum=0.9, fused=True)
-    return torch.optim.AdamW(options, lr=recipe.learning_rate, fused=True)
-
-
 def learn(
     recipe: Recipe,
     seed: int,
@@ -216,9 +197,19 @@ def learn(
     torch.manual_seed(seed)
     model = build(recipe, train_data.classes, weights)
     model.to(device).to(memory_format=torch.channels_last)
+    # Ours is `backbone.`, torchvision's `backbone.body.`.
     names = torch.load(weights, weights_only=True).keys() if weights else ()
-    descent = optimizer_of(model, recipe, {f"backbone.{name}" for name in names})
-    average = AveragedModel(model, avg_fn=_moving(recipe.ema), use_buffers=True)
+    descent = optimizer_of(
+        model,
+        {f"{prefix}{name}" for name in names for prefix in ("backbone.", "backbone.body.")},
+        recipe.optimizer,
+        recipe.learning_rate,
+        recipe.weight_decay,
+        recipe.backbone_rate,
+    )
+    average = None
+    if recipe.ema:
+        average = AveragedModel(model, avg_fn=_moving(recipe.ema), use_buffers=True)
     batches = EpochBatches(
         len(train_data), recipe.batch_size, seed=seed, groups=shape_groups(train_data)
     )
@@ -229,7 +220,8 @@ def learn(
         content = torch.load(saved, map_location=device, weights_only=True)
         model.load_state_dict(content["model"])
         descent.load_state_dict(content["optimizer"])
-        average.load_state_dict(content["average"])
+        if average is not None:
+            average.load_state_dict(content["average"])
         state = content["state"]
     total = recipe.epochs * len(batches)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -240,15 +232,14 @@ def learn(
         batches.set_epoch(epoch)
         model.train()
         for step, batch in enumerate(loader, start=epoch * len(batches)):
-            for group in descent.param_groups:
-                group["lr"] = recipe.learning_rate * group["factor"] * rate(step, total, recipe)
+            set_rate(descent, rate(step, total, recipe))
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 loss = loss_of(model, batch, device, recipe)
             descent.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
             descent.step()
-            if recipe.ema:
+            if average is not None:
                 average.update_parameters(model)
             cost += float(loss.detach()) / len(batches)
         state["epoch"] = epoch + 1
@@ -257,13 +248,14 @@ def learn(
         if not math.isfinite(cost):
             raise FloatingPointError(f"{folder.name}: the loss of epoch {epoch + 1} is {cost}")
         if (epoch + 1) % max(1, recipe.epochs // 4) == 0 or epoch + 1 == recipe.epochs:
-            one = judge(average.module if recipe.ema else model, val_data, recipe, device)
+            judged = model if average is None else average.module
+            one = judge(judged, val_data, recipe, device)
             state["curve"].append([epoch + 1, round(one.mAP50, 5), round(one.mAP, 5)])
             print(f"{folder.name}: {state['curve'][-1]}, loss {cost:.3f}", flush=True)
         content = {
             "model": model.state_dict(),
             "optimizer": descent.state_dict(),
-            "average": average.state_dict(),
+            "average": None if average is None else average.state_dict(),
             "state": state,
         }
         torch.save(content, saved.with_suffix(".new"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from retinanet_edu.cli.options import NewCommand, format_option
+from retinanet_edu.cli.options import NewCommand, format_option, write_output
 from retinanet_edu.errors import DataError
 
 
@@ -19,9 +19,8 @@ def _doctor(options: argparse.Namespace) -> None:
     )
     diagnosis = examine(records, image_size=options.image_size, validation=validation)
     print(diagnosis)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "report.html").write_text(diagnosis.to_html(), encoding="utf-8")
-    (options.output / "report.json").write_text(diagnosis.to_json(), encoding="utf-8")
+    write_output(options.output / "report.html", diagnosis.to_html())
+    write_output(options.output / "report.json", diagnosis.to_json())
     print(f"\nwith pictures: {options.output / 'report.html'}, and report.json beside it")
     wrong = len(diagnosis.graded("error"))
     if wrong:

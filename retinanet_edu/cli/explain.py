@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retinanet_edu.cli.options import NewCommand, chosen_device, data_options, open_data
+from retinanet_edu.cli.options import (
+    NewCommand,
+    chosen_device,
+    data_options,
+    open_data,
+    write_output,
+)
 from retinanet_edu.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,7 +39,7 @@ def _explain(options: argparse.Namespace) -> None:
             notes.append(f"Left out, since the model does not know them: {', '.join(unknown)}.")
     explanation = explain(model, image, target)
     html = picture_page(explanation, options.image.name, score=options.score, notes=notes)
-    _write(options.output, html)
+    write_output(options.output, html)
     found = explanation.detections
     print(
         f"{options.image}: {len(found)} detections, {int((found.scores >= options.score).sum())} "
@@ -83,7 +89,9 @@ def _report(options: argparse.Namespace) -> None:
         worst = [explain(model, *data[row.number]) for row in examination.images[:WORST]]
         print(examination.evaluation.table())
     output = options.output or options.run_folder / "report.html"
-    _write(output, run_page(options.run_folder.name, history, examination, worst, notes=notes))
+    write_output(
+        output, run_page(options.run_folder.name, history, examination, worst, notes=notes)
+    )
     print(f"look at {output}")
 
 
@@ -98,14 +106,6 @@ def _report_data(options: argparse.Namespace, classes: Sequence[str]) -> tuple[A
         shapes = ShapesDataset("val")
         return shapes, f"the embedded shapes, {len(shapes)} pictures"
     return None, "none was named; for AP, mistakes and the worst pictures give --data"
-
-
-def _write(path: Path, html: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: the page cannot be written ({error}); choose another") from error
 
 
 def add_commands(command: NewCommand) -> None:

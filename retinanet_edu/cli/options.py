@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retinanet_edu.errors import DataError
+
 if TYPE_CHECKING:
     from retinanet_edu.data.pictures import PictureDataset
 
@@ -131,3 +133,20 @@ def chosen_device(options: argparse.Namespace) -> str:
     import torch
 
     return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write what a command was asked for, and the folders above it.
+
+    Args:
+        path: of the file.
+        text: its content.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error}); choose another place") from error

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from retinanet_edu.cli.options import NewCommand, chosen_device
+from retinanet_edu.cli.options import NewCommand, chosen_device, write_output
 from retinanet_edu.errors import DataError
 
 
@@ -46,7 +46,7 @@ def _predict(options: argparse.Namespace) -> None:
         found.append({"image": str(path), "picture": picture.name, "detections": entries})
         names = ", ".join(f"{e['class']} {e['score']:.2f}" for e in entries) or "nothing"
         print(f"{path}: {names}")
-    (options.output / "detections.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_output(options.output / "detections.json", json.dumps(found, indent=1) + "\n")
     print(f"pictures and detections.json in {options.output}")
     if failed:
         raise DataError(f"{len(failed)} of {len(options.images)} pictures could not be read")

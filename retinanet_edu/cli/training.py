@@ -16,6 +16,7 @@ from retinanet_edu.cli.options import (
     data_options,
     machine_options,
     open_data,
+    write_output,
 )
 
 if TYPE_CHECKING:
@@ -166,9 +167,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     print(f"{len(data)} images of {options.data}, split {options.split}\n{evaluation.table()}")
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
         result = made | {"images": len(data)} | evaluation.as_dict()
-        options.output.write_text(json.dumps(result, indent=1) + "\n")
+        write_output(options.output, json.dumps(result, indent=1) + "\n")
 
 
 def add_commands(command: NewCommand) -> None:

@@ -106,7 +106,7 @@ def read_annotation(path: str | Path, picture: str | Path | None = None) -> Anno
         try:
             objects.append(_object(element, size))
         except ValueError as error:
-            name = _text(element, "name") or "unnamed"
+            name = text_of(element, "name") or "unnamed"
             faults.append(f"{path}: object {i} ({name}): {error}")
     return Annotation(objects, size, faults)
 
@@ -127,25 +127,56 @@ def refuse(faults: Sequence[str]) -> None:
 
 def _size(root: Element, picture: str | Path | None) -> tuple[float, float]:
     """(H, W) as the annotation says, else as the picture does, else without limit."""
-    with suppress(ValueError):
-        height, width = float(_text(root, "size/height")), float(_text(root, "size/width"))
-        if height > 0 and width > 0:  # some tools write 0
-            return height, width
+    said = annotated_size(root)
+    if said is not None:
+        return said
     if picture is not None:
         with suppress(DataError):  # told when the picture is asked for
             return image_size(picture)
     return math.inf, math.inf
 
 
-def _object(element: Element, size: tuple[float, float]) -> VOCObject:
+def annotated_size(root: Element) -> tuple[float, float] | None:
+    """What an annotation says of its picture's size.
+
+    Args:
+        root: of the annotation.
+
+    Returns:
+        (H, W), or None where it says nothing that can be.
+    """
+    with suppress(ValueError):
+        height, width = (float(text_of(root, f"size/{side}")) for side in ("height", "width"))
+        if 0 < height < math.inf and 0 < width < math.inf:  # some tools write 0
+            return height, width
+    return None
+
+
+def texts_of_object(element: Element) -> tuple[str, dict[str, str], bool]:
+    """What an `<object>` says, box and all as text.
+
+    Args:
+        element: the object.
+
+    Returns:
+        its name, the four texts of its box by tag, and whether it is difficult.
+
+    Raises:
+        ValueError: it has no name or no box.
+    """
     # Children of the object itself: its <part>s have names and boxes too.
-    name = _text(element, "name")
+    name = text_of(element, "name")
     if not name:
         raise ValueError("it has no <name>; add one or remove the object")
     bounds = element.find("bndbox")
     if bounds is None:
         raise ValueError("it has no <bndbox>; add one or remove the object")
-    texts = {key: _text(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")}
+    texts = {key: text_of(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")}
+    return name, texts, text_of(element, "difficult").lower() in ("1", "true")
+
+
+def _object(element: Element, size: tuple[float, float]) -> VOCObject:
+    name, texts, is_difficult = texts_of_object(element)
     says = ", ".join(f"{key} {text or 'missing'}" for key, text in texts.items())
     try:
         xmin, ymin, xmax, ymax = (float(text) for text in texts.values())
@@ -165,8 +196,17 @@ def _object(element: Element, size: tuple[float, float]) -> VOCObject:
         raise ValueError(
             f"its box is inverted or empty ({says}); are these x, y, width and height?"
         )
-    return VOCObject(name, (x1, y1, x2, y2), _text(element, "difficult").lower() in ("1", "true"))
+    return VOCObject(name, (x1, y1, x2, y2), is_difficult)
 
 
-def _text(element: Element, name: str) -> str:
+def text_of(element: Element, name: str) -> str:
+    """The text of a child, without the space around it.
+
+    Args:
+        element: whose child it is.
+        name: of its tag, or a path of tags.
+
+    Returns:
+        the text, "" where there is none.
+    """
     return (element.findtext(name) or "").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -66,18 +67,43 @@ def make_optimizer(
         ValueError: no such optimizer.
     """
     pretrained = _pretrained(model)
+    slow = {n for n, _ in model.named_parameters() if n.startswith(pretrained)}
+    return optimizer_of(model, slow, name, learning_rate, weight_decay, backbone_rate)
+
+
+def optimizer_of(
+    module: nn.Module,
+    slow: Collection[str],
+    name: str,
+    learning_rate: float,
+    weight_decay: float,
+    slow_rate: float,
+) -> torch.optim.Optimizer:
+    """The same for any module.
+
+    Args:
+        module: its parameters that are not frozen.
+        slow: names of those that move less.
+        name, learning_rate, weight_decay: as in `make_optimizer`.
+        slow_rate: factor on the rate of those.
+
+    Returns:
+        as `make_optimizer`.
+
+    Raises:
+        ValueError: no such optimizer.
+    """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter_name, parameter in model.named_parameters():
+    for parameter_name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            is_pretrained = parameter_name.startswith(pretrained)
-            groups.setdefault((is_pretrained, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((parameter_name in slow, parameter.ndim > 1), []).append(parameter)
     options = [
         {
             "params": parameters,
-            "peak": learning_rate * (backbone_rate if is_pretrained else 1.0),
+            "peak": learning_rate * (slow_rate if is_slow else 1.0),
             "weight_decay": weight_decay if is_kernel else 0.0,
         }
-        for (is_pretrained, is_kernel), parameters in groups.items()
+        for (is_slow, is_kernel), parameters in groups.items()
     ]
     if name == "adamw":
         return torch.optim.AdamW(options, lr=learning_rate, fused=True)

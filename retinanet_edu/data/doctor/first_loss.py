@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +61,7 @@ def expected_first_loss(
 
     Args:
         survey: of the data set.
-        image_size: longer side of the pictures, in pixels; each is padded to a multiple of 128.
+        image_size: longer side of the pictures, in pixels; each is padded as a batch is.
         anchors: of the model.
         num_classes: K.
         prior: π.
@@ -75,16 +75,40 @@ def expected_first_loss(
     Source:
         RetinaNet paper (arXiv 1708.02002), section 4.1, "Initialization".
     """
+    matches = match_images(survey, image_size, anchors)
+    return loss_of(matches, num_classes, prior) if matches else None
+
+
+class Match(NamedTuple):
+    """What an untrained network is asked of one image.
+
+    Attributes:
+        positives, ignored: so many anchors.
+        anchors: N, all of them.
+        box: smooth L1 of the positive ones together, where every offset is 0.
+    """
+
+    positives: int
+    ignored: int
+    anchors: int
+    box: float
+
+
+def match_images(survey: Survey, image_size: int, anchors: AnchorGenerator) -> list[Match]:
+    """Match the images to train on, or some hundreds of them.
+
+    Args:
+        survey, image_size, anchors: as of `expected_first_loss`.
+
+    Returns:
+        one `Match` an image.
+    """
     known = np.isfinite(survey.frames).all(axis=1) & (survey.frames > 0).all(axis=1)
     is_crowd = np.bincount(survey.image, minlength=len(known)) > _CROWD
     images = np.flatnonzero(known & ~survey.is_validation & ~is_crowd)
     images = images[:: -(-len(images) // _MOST) or 1]
-    if not len(images):
-        return None
-    off = (1 - ALPHA) * prior**GAMMA * -math.log1p(-prior)  # of a logit that should be 0
-    on = ALPHA * (1 - prior) ** GAMMA * -math.log(prior)  # of one that should be 1
     sound = survey.is_sound
-    rows = []
+    matches = []
     starts = np.searchsorted(survey.image, images)
     for image, start in zip(images.tolist(), starts.tolist()):
         stop = int(np.searchsorted(survey.image, image, side="right"))
@@ -97,14 +121,30 @@ def expected_first_loss(
         difficult = torch.from_numpy(survey.difficult[mine])
         match = match_targets(all_anchors, some.boxes, difficult)  # (N,)
         at = (match >= 0).nonzero()[:, 0]
-        ignored = int((match == IGNORED).sum())
-        used = len(match) - ignored
-        count = max(1, len(at))
-        background = used * num_classes - len(at)
         offsets = encode_boxes(some.boxes[match[at]], all_anchors[at])
         box = float(smooth_l1_loss(torch.zeros_like(offsets), offsets))
-        cost = (background * off + len(at) * on) / count
-        rows.append((cost, box / count, len(at), ignored, len(match)))
+        matches.append(Match(len(at), int((match == IGNORED).sum()), len(match), box))
+    return matches
+
+
+def loss_of(matches: Sequence[Match], num_classes: int, prior: float = PRIOR) -> FirstLoss:
+    """The mean loss where every score is the prior.
+
+    Args:
+        matches: of at least one image.
+        num_classes, prior: as of `expected_first_loss`.
+
+    Returns:
+        `FirstLoss`.
+    """
+    off = (1 - ALPHA) * prior**GAMMA * -math.log1p(-prior)  # of a logit that should be 0
+    on = ALPHA * (1 - prior) ** GAMMA * -math.log(prior)  # of one that should be 1
+    rows = []
+    for one in matches:
+        count = max(1, one.positives)
+        background = (one.anchors - one.ignored) * num_classes - one.positives
+        cost = (background * off + one.positives * on) / count
+        rows.append((cost, one.box / count, one.positives, one.ignored, one.anchors))
     classification, box, positives, ignored, every = np.mean(rows, axis=0).tolist()
     return FirstLoss(classification, box, positives, ignored, every, len(rows))
 
@@ -123,11 +163,10 @@ def note_first_loss(
     """
     if num_classes < 1:
         return
-    loss = expected_first_loss(survey, image_size, anchors, num_classes)
-    if loss is None:
+    matches = match_images(survey, image_size, anchors)
+    if not matches:
         return
-    without = expected_first_loss(survey, image_size, anchors, num_classes, prior=0.5)
-    assert without is not None
+    loss, without = (loss_of(matches, num_classes, prior) for prior in (PRIOR, 0.5))
     rows = [
         ("classification", round(loss.classification, 3)),
         ("box", round(loss.box, 3)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from retinanet_edu.data.records.files import (
     split_of,
 )
 from retinanet_edu.data.records.record import Record, RecordObject, Records
+from retinanet_edu.data.voc_xml import annotated_size, text_of, texts_of_object
 
 
 def read_voc(files: Files) -> Records:
@@ -80,14 +80,14 @@ def _read_one(path: Path, files: Files, split: str | None) -> Record:
     try:
         root = _parse(path)
         picture = _find_picture(root, path, files)
-        size = _size(root)
+        size = annotated_size(root)
         if not picture.is_file():
             faults.append(f"{path}: no picture for it, such as {picture}; add it or remove this")
         for i, element in enumerate(root.findall("object"), start=1):
             try:
                 objects.append(_object(element))
             except ValueError as error:
-                name = one_line(_text(element, "name") or "unnamed")
+                name = one_line(text_of(element, "name") or "unnamed")
                 faults.append(f"{path}: object {i} ({name}): {error}")
     except ValueError as error:
         faults.append(f"{path}: {error}")
@@ -109,36 +109,16 @@ def _parse(path: Path) -> Element:
 def _find_picture(root: Element, path: Path, files: Files) -> Path:
     """The picture beside or near, by the annotation's own name, else by its <filename>."""
     found = files.with_stem(path.stem, path)
-    if found is None and (name := _text(root, "filename")):
+    if found is None and (name := text_of(root, "filename")):
         found = files.named(name, path)
     return found or path.with_suffix(".jpg")
 
 
-def _size(root: Element) -> tuple[float, float] | None:
-    with suppress(ValueError):
-        height, width = float(_text(root, "size/height")), float(_text(root, "size/width"))
-        if 0 < height < math.inf and 0 < width < math.inf:  # some tools write 0
-            return height, width
-    return None
-
-
 def _object(element: Element) -> RecordObject:
-    # Children of the object itself: its <part>s have names and boxes too.
-    name = _text(element, "name")
-    if not name:
-        raise ValueError("it has no <name>; add one or remove the object")
-    bounds = element.find("bndbox")
-    if bounds is None:
-        raise ValueError("it has no <bndbox>; add one or remove the object")
-    texts = {key: _text(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")}
+    name, texts, is_difficult = texts_of_object(element)
     try:
         xmin, ymin, xmax, ymax = (float(text) for text in texts.values())
     except ValueError:
         says = ", ".join(f"{key} {one_line(text[:20]) or 'missing'}" for key, text in texts.items())
         raise ValueError(f"its box is not four numbers ({says}); correct or remove it") from None
-    difficult = _text(element, "difficult").lower() in ("1", "true")
-    return RecordObject(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
-
-
-def _text(element: Element, name: str) -> str:
-    return (element.findtext(name) or "").strip()
+    return RecordObject(name, (xmin - 1, ymin - 1, xmax, ymax), is_difficult)
