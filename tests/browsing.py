@@ -33,7 +33,7 @@ PATIENCE = 120_000  # milliseconds: other tests keep both cores busy
 OF_THE_THEME = (("aria-required-children", 'class="citation-list"'),)
 
 FIND_WIDE = """() => [...document.querySelectorAll('main *')]
-    .filter(e => !e.parentElement.closest(".cell_output")) // that scrolls by itself
+    .filter(e => !e.parentElement.closest(".cell_output, figure")) // these scroll by themselves
     .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
     .slice(0, 5).map(e => e.outerHTML.slice(0, 120))"""
 
