@@ -109,7 +109,7 @@ def kill_again_and_again(
     for _ in range(kills):
         run = start(killed, way, epochs)
         begun(run)
-        time.sleep(draw.uniform(0, 1.5 * length / kills))
+        time.sleep(draw.uniform(0, 2 * length / kills))
         at_work += run.poll() is None
         kill(run)
         halves += len([*killed.glob(".*.pt.*")]) if killed.is_dir() else 0
@@ -137,7 +137,7 @@ def _epochs(folder: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--files", type=int, default=100_000, help="damaged ones, of all readers")
     arguments = parser.parse_args()
     from retinanet_edu.provenance import provenance

@@ -7,6 +7,7 @@ so that `--help` answers at once.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = str(error).rpartition(f".{type(error).__name__}: ")[2].strip()
         print(f"retinanet-edu: {message}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # who reads, such as `head`, has seen enough
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or Python complains at exit
     except KeyboardInterrupt:
         print("\nretinanet-edu: stopped; `train` goes on with --resume", file=sys.stderr)
         return 130
