@@ -110,3 +110,12 @@ def test_a_damaged_picture_in_a_loading_process_is_one_line_too(tmp_path, capsys
         (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("retinanet-edu")]
         assert picture.name in line
         assert "Traceback" not in line
+
+
+def test_a_reader_that_stops_reading_is_no_traceback(devkit, tmp_path):
+    command = [sys.executable, "-u", "-m", "retinanet_edu", "doctor", str(devkit)]
+    arguments = ["--image-size", "128", "--output", str(tmp_path)]
+    run = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run.stdout.close()
+    assert run.stderr.read() == b""
+    assert run.wait() == 141

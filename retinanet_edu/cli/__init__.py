@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; default those that were typed.
 
     Returns:
-        the exit status: 0, 1 for what was given and cannot be used, 130 when interrupted.
+        the exit status: 0, 1 for what was given and cannot be used, 130 when interrupted,
+        141 when who reads the output stopped reading.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -33,9 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"retinanet-edu: {message}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # who reads, such as `head`, has seen enough
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or Python complains at exit
+        # Else Python complains when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("\nretinanet-edu: stopped; `train` goes on with --resume", file=sys.stderr)
         return 130
