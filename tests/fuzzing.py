@@ -34,24 +34,23 @@ WORDS = tuple(
 SECONDS, BYTES = 10, 2 * 2**30
 
 
-def damaged(whole: bytes) -> st.SearchStrategy[bytes]:
-    """Files a few strokes away from a good one."""
+Stroke = tuple[int, int, bytes]  # from where, so many bytes, what is there instead
+
+
+def strokes(whole: bytes) -> st.SearchStrategy[list[Stroke]]:
+    """A few strokes that damage a good file; Hypothesis remembers these, not the files."""
     place = st.integers(0, len(whole))
-    stroke = st.tuples(
-        place,
-        st.integers(0, 40),
-        st.one_of(
-            st.sampled_from(WORDS), st.binary(max_size=8), place.map(lambda i: whole[i : i + 60])
-        ),
+    word = st.one_of(
+        st.sampled_from(WORDS), st.binary(max_size=8), place.map(lambda i: whole[i : i + 60])
     )
+    return st.lists(st.tuples(place, st.integers(0, 40), word), min_size=1, max_size=5)
 
-    def apply(strokes: Sequence[tuple[int, int, bytes]]) -> bytes:
-        data = whole
-        for start, length, word in strokes:
-            data = data[:start] + word + data[start + length :]
-        return data
 
-    return st.lists(stroke, min_size=1, max_size=5).map(apply)
+def damaged(whole: bytes, strokes: Sequence[Stroke]) -> bytes:
+    """The file after them."""
+    for start, length, word in strokes:
+        whole = whole[:start] + word + whole[start + length :]
+    return whole
 
 
 def _pictures(folder: Path) -> None:
@@ -134,6 +133,7 @@ def fuzz(folder: Path, name: str, examples: int, *, seed: bool = True) -> dict[s
     """
     path, read = READERS[name](folder)
     read()  # the good one
+    whole = path.read_bytes()
     count = {"read": 0, "refused": 0}
     slowest = 0.0
 
@@ -144,10 +144,10 @@ def fuzz(folder: Path, name: str, examples: int, *, seed: bool = True) -> dict[s
         derandomize=seed,
         suppress_health_check=[*HealthCheck],
     )
-    @given(damaged(path.read_bytes()))
-    def meet(data: bytes) -> None:
+    @given(strokes(whole))
+    def meet(some: list[Stroke]) -> None:
         nonlocal slowest
-        path.write_bytes(data)
+        path.write_bytes(damaged(whole, some))
         start = time.monotonic()
         try:
             read()
