@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from retinanet_edu.data.shapes import ShapesDataset
 from retinanet_edu.data.transforms import TrainTransform
 from retinanet_edu.detection import predict
 from retinanet_edu.evaluation import Evaluation, evaluate
-from retinanet_edu.model import RetinaNet, retinanet_resnet18
+from retinanet_edu.model import RetinaNet, retinanet_resnet
 from retinanet_edu.plotting import plot_gallery, plot_history, plot_precision_recall
 from retinanet_edu.provenance import provenance
 from retinanet_edu.training import train
@@ -28,31 +29,35 @@ LEARNING_RATE = 2e-3
 # λ of the article's eq. 1. Offsets of positive anchors are small numbers and their smooth L1 is
 # smaller still; weighted up, boxes become tight in the few epochs that there are.
 BOX_LOSS_WEIGHT = 5.0
+# Of the anchors: three strides instead of four, since the pictures are small.
+SIZES = tuple(3.0 * stride for stride in STRIDES)
 
 
-def shapes_model(seed: int = 0) -> RetinaNet:
+def shapes_model(seed: int = 0, **changes: Any) -> RetinaNet:
     """The demo's model with random weights: 1.1 million parameters.
 
     ResNet-18 at a quarter of its width, a pyramid of 64 channels, subnets of two convolutions
-    with group norm. Anchors start at three strides instead of four: the pictures are small.
+    with group norm.
 
     Args:
         seed: of the weights.
+        changes: keywords of `retinanet_resnet` that shall be others.
 
     Returns:
         the model, in training mode.
     """
     torch.manual_seed(seed)
-    return retinanet_resnet18(
-        len(ShapesDataset.classes),
-        width=0.25,
-        channels=64,
-        head_convs=2,
-        group_norm=True,
-        anchors=AnchorGenerator(sizes=[3 * stride for stride in STRIDES]),
-        classes=ShapesDataset.classes,
-        image_size=IMAGE_SIZE,
-    )
+    settings: dict[str, Any] = {
+        "depth": 18,
+        "width": 0.25,
+        "channels": 64,
+        "head_convs": 2,
+        "group_norm": True,
+        "anchors": AnchorGenerator(sizes=SIZES),
+        "classes": ShapesDataset.classes,
+        "image_size": IMAGE_SIZE,
+    }
+    return retinanet_resnet(num_classes=len(ShapesDataset.classes), **settings | changes)
 
 
 def run_demo(output: str | Path, seed: int = 0, epochs: int = EPOCHS) -> Evaluation:

@@ -11,7 +11,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from retinanet_edu.cli import data, doctor, explain, export, pictures, shapes, training
+from retinanet_edu.cli import (
+    data,
+    doctor,
+    experiment,
+    explain,
+    export,
+    pictures,
+    shapes,
+    training,
+)
 from retinanet_edu.errors import RetinaNetError
 
 
@@ -60,6 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    for module in (training, pictures, explain, data, doctor, export, shapes):
+    for module in (training, pictures, explain, data, doctor, export, shapes, experiment):
         module.add_commands(command)
     return parser

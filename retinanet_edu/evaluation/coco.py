@@ -15,13 +15,16 @@ from retinanet_edu.boxes import box_area
 from retinanet_edu.errors import RetinaNetError
 from retinanet_edu.evaluation.voc import Found, Truths, read_truth
 
-# In pycocotools' order. s, m, l: objects up to 32², up to 96² and above, in square pixels.
+# In pycocotools' order. s, m, l: small, medium and large objects.
 # AR1, AR10, AR100: with so many detections a class in each image.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
+# COCO's bounds between small, medium and large objects, in square pixels.
+AREAS = (32.0**2, 96.0**2)
+
 
 def coco_metrics(
-    detections: Found, truths: Truths, num_classes: int
+    detections: Found, truths: Truths, num_classes: int, areas: tuple[float, float] = AREAS
 ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
     """COCO's twelve numbers by pycocotools, which is taught what a difficult object is.
 
@@ -32,6 +35,7 @@ def coco_metrics(
     Args:
         detections, truths: one an image, see `read_truth`.
         num_classes: K.
+        areas: bounds between small, medium and large objects, in square pixels.
 
     Returns:
         the twelve by `METRICS`, then AP and AP50 of each class, (K,); nan for nothing to find.
@@ -58,6 +62,8 @@ def coco_metrics(
 
     run = DifficultEval(iouType="bbox")
     run.params.imgIds, run.params.catIds = range(len(truths)), range(num_classes)
+    small, large, most = *areas, 1e10  # pycocotools' own word for no limit
+    run.params.areaRng = [[0, most], [0, small], [small, large], [large, most]]
     for i, (found, truth) in enumerate(zip(detections, truths)):
         boxes, labels, difficult, crowd = read_truth(truth)
         _add_rows(run._gts, i, boxes, labels, difficult=difficult, iscrowd=crowd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +50,7 @@ def train(
     warmup_steps: int = 200,
     clip_norm: float = 10.0,
     transform: Callable | None = None,
+    loss: Callable[..., Losses] = criterion,
     criterion_settings: Mapping[str, Any] | None = None,
     evaluate_every: int = 1,
     seed: int = 0,
@@ -78,7 +80,8 @@ def train(
         warmup_steps: steps over which the rate rises linearly; at most a fifth of all.
         clip_norm: longest gradient over all parameters.
         transform: of (image, target); default `TrainTransform(model.image_size)`.
-        criterion_settings: keywords of `criterion`.
+        loss: what a batch costs; called as `criterion` is, which it is by default.
+        criterion_settings: keywords of it.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         seed: of the order of images and of all transforms. Each draw depends on (seed, epoch,
             index) alone.
@@ -150,6 +153,7 @@ def train(
     if resume and is_first:
         tidy(output, history)
     board = tensorboard(output) if is_first else None
+    cost = partial(loss, **(criterion_settings or {}))
 
     bar = tqdm(
         total=total_steps,
@@ -166,7 +170,7 @@ def train(
             for step, batch in enumerate(loader, start=epoch * len(batches)):
                 set_rate(descent, schedule(step, total_steps, warmup_steps))
                 with autocast:
-                    losses = _forward(network, model, batch, device, criterion_settings)
+                    losses = _forward(network, model, batch, device, cost)
                 _descend(losses, model, descent, clip_norm, batch, epoch)
                 sums += torch.stack(losses).detach().cpu()
                 bar.set_description(f"epoch {epoch + 1}/{epochs}, loss {losses.total:.3f}")
@@ -203,12 +207,12 @@ def _forward(
     model: RetinaNet,
     batch: Batch,
     device: torch.device,
-    criterion_settings: Mapping[str, Any] | None,
+    cost: Callable[..., Losses],
 ) -> Losses:
     images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
     targets = batch.targets.to(device, non_blocking=True)
     anchors = model.anchors((images.shape[-2], images.shape[-1]))
-    return criterion(network(images), anchors, targets, **(criterion_settings or {}))
+    return cost(network(images), anchors, targets)
 
 
 def _descend(
