@@ -77,6 +77,11 @@ def arms_of(base: Recipe) -> dict[str, tuple[str, Recipe]]:
             ours(model=groups, learning_rate=2 * base.learning_rate),
         ),
         "groups-scale": ("group norm and random scales", ours(model=groups, scale=(0.8, 1.25))),
+        "groups-l1": ("group norm and L1", ours(model=groups, loss={"box_loss": "l1"})),
+        "groups-l1-scale": (
+            "group norm, L1 and random scales",
+            ours(model=groups, loss={"box_loss": "l1"}, scale=(0.8, 1.25)),
+        ),
         "groups-giou": ("group norm and GIoU", ours(model=groups, loss={"box_loss": "giou"})),
     }
 
