@@ -46,8 +46,11 @@ class Bench:
         runs: folder of the runs' states.
         voc: folder that contains VOCdevkit; None for the embedded shapes.
         backbone_weights: for VOC, see `retinanet_resnet`.
-        epochs, batch_size, learning_rate: of each run.
+        epochs: of each run.
+        batch_size: images a step.
+        learning_rate: its peak.
         images: to train on, of the shapes.
+        image_size: the longer side, in pixels.
     """
 
     runs: Path
