@@ -85,10 +85,12 @@ def test_classwise_boxes_are_those_of_each_detections_class():
     scores, pair = raw.class_logits.sigmoid().flatten().topk(100)
     anchor, label = pair // 6, pair % 6
     deltas = raw.box_deltas[0].unflatten(-1, (6, 4))[anchor, label]
-    assert torch.equal(found.labels, label)
-    assert torch.allclose(found.scores, scores, atol=1e-5)
     boxes = clip_boxes(decode_boxes(deltas, anchors[anchor]), (128, 128))
-    assert torch.allclose(found.boxes, boxes, atol=1e-2)
+    assert torch.allclose(found.scores, scores, atol=1e-5)
+    near = (found.boxes[:, None] - boxes[None]).abs().amax(dim=2) < 1e-2  # (100, 100)
+    near &= found.labels[:, None] == label[None]  # equal scores may come in either order
+    assert near.any(dim=0).all()
+    assert near.any(dim=1).all()
 
 
 def test_classwise_loss_reads_the_deltas_of_the_objects_class(batch):
