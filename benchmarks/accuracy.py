@@ -69,14 +69,17 @@ def arms_of(base: Recipe) -> dict[str, tuple[str, Recipe]]:
         "half": ("batches of half the size", ours(batch_size=base.batch_size // 2)),
         "long": ("twice as many epochs", ours(epochs=2 * base.epochs)),
         "default": (
-            "what `retinanet-edu train` does: group norm, random scales and colours",
+            "what `retinanet-edu train` does: group norm and random scales",
+            ours(model=groups, scale=(0.8, 1.25)),
+        ),
+        "groups-scale-colour": (
+            "the same, and random colours",
             ours(model=groups, scale=(0.8, 1.25), colour=True),
         ),
         "groups-rate": (
             "group norm and twice the rate",
             ours(model=groups, learning_rate=2 * base.learning_rate),
         ),
-        "groups-scale": ("group norm and random scales", ours(model=groups, scale=(0.8, 1.25))),
         "groups-l1": ("group norm and L1", ours(model=groups, loss={"box_loss": "l1"})),
         "groups-l1-scale": (
             "group norm, L1 and random scales",

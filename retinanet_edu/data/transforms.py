@@ -98,7 +98,7 @@ class EvalTransform:
 
 
 class TrainTransform:
-    """Mirror, scale and colour at random, then normalise.
+    """Mirror and scale at random, then normalise.
 
     The picture keeps the size that `EvalTransform` would give it. It is drawn larger and cropped
     at random, or smaller and set at a random place on the mean colour.
@@ -108,7 +108,8 @@ class TrainTransform:
         flip: probability of a mirror image, 0…1.
         scale: range of the factor on the picture's size, drawn evenly in its logarithm.
         colour: jitter brightness, contrast, saturation and hue, and exchange channels, each in
-            half of the pictures (torchvision's photometric distortion, as for SSD).
+            half of the pictures (torchvision's photometric distortion, as for SSD). Pretrained
+            layers expect usual colours: a short training is worse for it.
 
     Law:
         A box stays on its object, and every draw comes from torch's global generator.
@@ -123,7 +124,7 @@ class TrainTransform:
         *,
         flip: float = 0.5,
         scale: tuple[float, float] = (0.8, 1.25),
-        colour: bool = True,
+        colour: bool = False,
     ) -> None:
         self.image_size = image_size
         self.flip = flip

@@ -7,6 +7,7 @@ once a seed, whichever claims ask for them.
 from retinanet_edu.experiments.arms import ARMS, BASELINE, Arm
 from retinanet_edu.experiments.claim import Claim, record
 from retinanet_edu.experiments.claims import CLAIMS
+from retinanet_edu.experiments.figures import plot_experiment
 from retinanet_edu.experiments.runner import Bench, quick, run_arms, whole
 from retinanet_edu.experiments.verdict import Finding, Table, verdict
 
@@ -19,6 +20,7 @@ __all__ = [
     "Claim",
     "Finding",
     "Table",
+    "plot_experiment",
     "quick",
     "record",
     "run_arms",
