@@ -292,15 +292,15 @@ def test_colours_are_drawn_only_where_asked() -> None:
     image = torch.zeros(3, 8, 8, dtype=torch.uint8)
     image[0] = 200
     target = target_of(torch.empty(0, 4))
-    plain = draws(TrainTransform(8, scale=(1, 1), colour=False), image, target, 20)
+    plain = draws(TrainTransform(8, scale=(1, 1)), image, target, 20)
     assert all(torch.equal(transformed, normalise(image)) for transformed, _ in plain)
-    coloured = draws(TrainTransform(8, scale=(1, 1)), image, target, 20)
+    coloured = draws(TrainTransform(8, scale=(1, 1), colour=True), image, target, 20)
     assert len({tuple(transformed[:, 0, 0].tolist()) for transformed, _ in coloured}) > 10
 
 
 def test_equal_seeds_give_equal_samples() -> None:
     image, target = six_objects()
-    transform = TrainTransform(128)
+    transform = TrainTransform(128, colour=True)
     samples = []
     for seed in (1, 2, 1):
         torch.manual_seed(seed)
@@ -350,7 +350,7 @@ def test_difficult_stays_with_its_object_when_others_are_cut_away() -> None:
     assert gone > 0
 
 
-@pytest.mark.parametrize("transform", [EvalTransform(64), TrainTransform(64)])
+@pytest.mark.parametrize("transform", [EvalTransform(64), TrainTransform(64, colour=True)])
 def test_nothing_is_changed_in_place_and_other_entries_go_along(transform: Callable) -> None:
     image, target = six_objects()
     kept_image, kept = six_objects()
@@ -362,7 +362,7 @@ def test_nothing_is_changed_in_place_and_other_entries_go_along(transform: Calla
     assert all(torch.equal(target[k], kept[k]) for k in ("boxes", "labels", "difficult"))
 
 
-@pytest.mark.parametrize("transform", [EvalTransform(64), TrainTransform(64)])
+@pytest.mark.parametrize("transform", [EvalTransform(64), TrainTransform(64, colour=True)])
 @pytest.mark.parametrize("size", [(1, 1), (10, 1000), (1000, 10)])
 def test_a_picture_without_objects_of_any_shape_passes(
     transform: Callable, size: tuple[int, int]
