@@ -74,11 +74,11 @@ test: export GOMP_SPINCOUNT = 0
 test: .venv/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(NBVAL) tests book/*.ipynb
 
-# MODULES="boxes.py coding.py" names some of the modules; without it, all.
 # A training run killed sixty times, and readers given files that are damaged at random.
 soak: .venv/.dev
 	@$(BIN)/python tests/soak.py
 
+# MODULES="boxes.py coding.py" names some of the modules; without it, all.
 mutation: export OMP_NUM_THREADS = 1
 mutation: export OMP_WAIT_POLICY = PASSIVE
 mutation: export GOMP_SPINCOUNT = 0
