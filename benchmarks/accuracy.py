@@ -81,6 +81,10 @@ def arms_of(base: Recipe) -> dict[str, tuple[str, Recipe]]:
             ours(model=groups, learning_rate=2 * base.learning_rate),
         ),
         "groups-l1": ("group norm and L1", ours(model=groups, loss={"box_loss": "l1"})),
+        "groups-l1-batch": (
+            "group norm, L1, normalised over the batch",
+            ours(model=groups, loss={"box_loss": "l1", "normaliser": "batch"}),
+        ),
         "groups-l1-scale": (
             "group norm, L1 and random scales",
             ours(model=groups, loss={"box_loss": "l1"}, scale=(0.8, 1.25)),
