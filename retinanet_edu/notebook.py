@@ -9,6 +9,7 @@ import inspect
 import random
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 FIGURE_DPI = 120
 THREADS = 2  # what the book's time limits are measured with
+_ROOT = Path(__file__).parents[1]  # of the package
 
 
 def setup(seed: int = 0) -> None:
@@ -51,6 +53,6 @@ def show_source(*objects: Callable[..., object] | type) -> None:
         objects: functions or classes of the package.
     """
     for item in objects:
-        path = item.__module__.replace(".", "/") + ".py"
+        path = Path(inspect.getfile(item)).relative_to(_ROOT).as_posix()
         source = textwrap.dedent(inspect.getsource(item)).rstrip()  # a method stands indented
         display(Markdown(f"**`{path}`**\n\n```python\n{source}\n```"))

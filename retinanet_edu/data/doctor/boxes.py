@@ -62,7 +62,7 @@ def check_boxes(survey: Survey) -> Iterator[Finding]:
             hint = f". The farthest reach to {factor:.2f} times its size: was it made smaller?"
         yield _finding(
             survey, outside, "outside",
-            f"a part outside of their picture, by more than a pixel{hint}",
+            f"a part outside of the picture, by more than a pixel{hint}",
             "cut them at the border; where they are far off, look whether the picture was scaled "
             "or turned after it was annotated.", 0.75,
         )  # fmt: skip
