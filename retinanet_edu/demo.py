@@ -90,8 +90,8 @@ def run_demo(output: str | Path, seed: int = 0, epochs: int = EPOCHS) -> Evaluat
         epochs=epochs,
         batch_size=BATCH_SIZE,
         learning_rate=LEARNING_RATE,
-        # The dataset itself draws every colour and every size; more of both only costs time.
-        transform=TrainTransform(IMAGE_SIZE, scale=(1, 1), colour=False),
+        # The dataset itself draws every size; more sizes only cost time.
+        transform=TrainTransform(IMAGE_SIZE, scale=(1, 1)),
         criterion_settings={"box_loss_weight": BOX_LOSS_WEIGHT},
         evaluate_every=max(1, epochs // 3),
         seed=seed,

@@ -107,7 +107,7 @@ class Bench:
         return {
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
-            "transform": TrainTransform(self.image_size, scale=(1, 1), colour=False),
+            "transform": TrainTransform(self.image_size, scale=(1, 1)),
             "criterion_settings": {"box_loss_weight": BOX_LOSS_WEIGHT, **arm.loss_settings},
             "seed": seed,
             "progress": False,
