@@ -188,7 +188,9 @@ def table(arms: list[dict[str, Any]]) -> str:
         cells = []
         for key in ("mAP50", "mAP"):
             mean, spread = mean_and_spread(arm["runs"], key)
-            cells.append(f"{100 * mean:.1f}" + ("" if spread is None else f"\u00a0±\u00a0{100 * spread:.1f}"))
+            cells.append(
+                f"{100 * mean:.1f}" + ("" if spread is None else f"\u00a0±\u00a0{100 * spread:.1f}")
+            )
         known = [run["seconds"] for run in arm["runs"] if run["seconds"] is not None]
         seconds = f"{statistics.fmean(known):.0f}" if known else "not known"
         lines.append(
