@@ -192,6 +192,33 @@ def test_a_truth_of_other_classes_is_refused_or_left_out(
     assert "cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_the_truth_may_be_of_any_format(
+    explained: Path, devkit: Path, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder, or COCO's JSON in it, tells what the XML of the picture tells."""
+    assert main(["convert", str(devkit), str(tmp_path / "data"), "--to", format]) == 0
+    (picture,) = (tmp_path / "data").rglob("shapes_val_0003.*g")
+    truths = [tmp_path / "data", *(tmp_path / "data").rglob("instances_val*.json")]
+    assert len(truths) == (2 if format == "coco" else 1)
+    caption = "the objects"
+    for truth in truths:
+        words = ["explain", str(picture), "--checkpoint", "shapes", "--truth", str(truth)]
+        page = tmp_path / "page.html"
+        assert main([*words, "--output", str(page), "--device", "cpu"]) == 0
+        assert rows(page.read_text(encoding="utf-8"), caption) == rows(
+            explained.read_text(encoding="utf-8"), caption
+        )
+    other = tmp_path / "other.png"
+    other.write_bytes(picture.read_bytes())
+    words = ["explain", str(other), "--checkpoint", "shapes", "--truth", str(tmp_path / "data")]
+    assert main(words) == 1
+    assert "nothing is said of a picture other.png" in capsys.readouterr().err
+    label = tmp_path / "other.txt"
+    assert main([*words[:-1], str(label)]) == 1
+    assert "name the folder" in capsys.readouterr().err
+
+
 # --- report ---------------------------------------------------------------------------------------
 
 ROW = {"epoch": 1, "step": 9, "loss": 2.0, "classification_loss": 1.5, "box_loss": 0.5}

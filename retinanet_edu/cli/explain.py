@@ -51,12 +51,20 @@ def _explain(options: argparse.Namespace) -> None:
 def _read_target(
     path: Path, picture: Path, classes: Sequence[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The truth of a VOC annotation, and the names in it that are none of the classes."""
+    """What an annotation says of a picture, and the names in it that are none of the classes."""
     import torch
 
     from retinanet_edu.data.voc_xml import parse_voc_xml
 
-    objects = parse_voc_xml(path, picture)
+    if path.is_dir() or path.suffix.lower() == ".json":
+        objects = _find_objects(path, picture)
+    elif path.suffix.lower() == ".txt":
+        raise DataError(
+            f"{path}: numbers alone do not say which classes they are; name the folder of the "
+            "pictures and labels instead"
+        )
+    else:
+        objects = parse_voc_xml(path, picture)
     known = [o for o in objects if o.name in classes]
     unknown = sorted({o.name for o in objects} - set(classes))
     if objects and not known:
@@ -69,6 +77,24 @@ def _read_target(
         "labels": torch.tensor([classes.index(o.name) for o in known], dtype=torch.int64),
         "difficult": torch.tensor([o.difficult for o in known], dtype=torch.bool),
     }, unknown
+
+
+def _find_objects(source: Path, picture: Path) -> Sequence[Any]:
+    """The objects of one picture among all that a folder or a COCO JSON tells of."""
+    from retinanet_edu.data.folder import check_record
+    from retinanet_edu.data.records import read_records
+    from retinanet_edu.data.voc_xml import refuse
+
+    records = read_records(source)
+    there = [r for r in records.records if r.picture.resolve() == picture.resolve()]
+    # A copy of the picture from elsewhere has its name, if nothing more.
+    there = there or [r for r in records.records if r.picture.name == picture.name]
+    if len(there) != 1:
+        many = f"{len(there)} pictures have the name" if there else "nothing is said of a picture"
+        raise DataError(f"{source}: {many} {picture.name}; name the picture as it lies there")
+    checked = check_record(there[0], records.format)
+    refuse(checked.faults)
+    return checked.objects
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -118,7 +144,10 @@ def add_commands(command: NewCommand) -> None:
     sub.add_argument("image", type=Path, metavar="IMAGE")
     sub.add_argument("--checkpoint", required=True, help="a file, or 'shapes'")
     sub.add_argument(
-        "--truth", type=Path, metavar="ANNOTATION", help="VOC's XML of the picture, if there is one"
+        "--truth",
+        type=Path,
+        metavar="ANNOTATION",
+        help="what is on it: VOC's XML, COCO's JSON, or a folder of pictures and labels",
     )
     sub.add_argument("--output", type=Path, default=Path("explanation.html"), help="the page")
     sub.add_argument("--score", type=float, default=0.5, help="draw detections from this score on")
