@@ -119,3 +119,42 @@ def test_a_reader_that_stops_reading_is_no_traceback(devkit, tmp_path):
     run.stdout.close()
     assert run.stderr.read() == b""
     assert run.wait() == 141
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--batch-size 0", "a whole number of at least 1, not '0'"),
+        ("--epochs 1.5", "a whole number of at least 1, not '1.5'"),
+        ("--learning-rate 0", "a number above 0, not '0'"),
+        ("--learning-rate nan", "a number above 0, not 'nan'"),
+        ("--workers -1", "a whole number of at least 0, not '-1'"),
+        ("--val-share 1", "a number above 0 and below 1, not '1'"),
+        ("--frozen-stages 6", "invalid choice: 6"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_before_anything_is_read(words, complaint, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--data", "nowhere", *words.split()])
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--channels", "33"], "a multiple of 8 with group norm, not 33"),
+        (["--output", __file__], "a file; the run wants a folder"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_one_line(words, complaint, capsys):
+    assert main(["train", "--data", "nowhere", *words]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys):
+    words = ["predict", "x.jpg", "--checkpoint", "shapes", "--output", str(tmp_path)]
+    assert main([*words, "--device", "nosuch"]) == 1
+    error = capsys.readouterr().err
+    assert "--device nosuch" in error
+    assert error.count("\n") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,37 @@ if TYPE_CHECKING:
 NewCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 
 SPLIT = "split.json"  # in the folder of a run: which pictures were of which part
+
+
+def number(
+    kind: type, least: float, most: float | None = None, *, open_ends: bool = False
+) -> Callable[[str], Any]:
+    """A type for `add_argument`: a number within bounds, or one line that says so.
+
+    Args:
+        kind: int or float.
+        least, most: the bounds; `most` None for none.
+        open_ends: whether the bounds themselves are refused.
+
+    Returns:
+        a function of the word that was typed.
+    """
+
+    def read(word: str) -> Any:
+        try:
+            value = kind(word)
+        except ValueError:
+            value = math.nan
+        high = math.inf if most is None else most
+        if not (least < value < high if open_ends else least <= value <= high):
+            what = "a whole number" if kind is int else "a number"
+            bounds = f"above {least:g}" if open_ends else f"of at least {least:g}"
+            if most is not None:
+                bounds += f" and {'below' if open_ends else 'at most'} {most:g}"
+            raise argparse.ArgumentTypeError(f"{what} {bounds}, not {word!r}")
+        return value
+
+    return read
 
 
 def data_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -32,7 +64,12 @@ def data_options(parser: argparse.ArgumentParser, required: bool = True) -> None
         help="folder of pictures and labels: VOC XML, COCO JSON or YOLO text; or of a VOCdevkit",
     )
     format_option(parser)
-    parser.add_argument("--val-share", type=float, default=0.2, help="where there is no val")
+    parser.add_argument(
+        "--val-share",
+        type=number(float, 0, 1, open_ends=True),
+        default=0.2,
+        help="where there is no val",
+    )
     parser.add_argument("--split-seed", type=int, default=0, help="of that parting")
     parser.add_argument("--year", nargs="+", help="of a VOCdevkit, one or several, as 2007 2012")
     parser.add_argument("--download", action="store_true", help="fetch VOC into --data first")
@@ -56,7 +93,9 @@ def machine_options(parser: Any) -> None:
         parser: a parser or a group of one; gains them.
     """
     parser.add_argument("--device", help="default: cuda where there is one")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load images")
+    parser.add_argument(
+        "--workers", type=number(int, 0), default=0, help="processes that load images"
+    )
 
 
 def open_data(
@@ -129,10 +168,18 @@ def chosen_device(options: argparse.Namespace) -> str:
 
     Returns:
         its name.
+
+    Raises:
+        DataError: it is not there.
     """
     import torch
 
-    return options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # without CUDA, an assertion says so
+        raise DataError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def write_output(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,11 @@ from retinanet_edu.cli.options import (
     chosen_device,
     data_options,
     machine_options,
+    number,
     open_data,
     write_output,
 )
+from retinanet_edu.errors import DataError
 
 if TYPE_CHECKING:
     from retinanet_edu.data.pictures import PictureDataset
@@ -34,6 +37,10 @@ def _train(options: argparse.Namespace) -> None:
     from retinanet_edu.model import retinanet_resnet
     from retinanet_edu.training import BEST, train
 
+    if options.output.is_file():
+        raise DataError(f"--output {options.output}: a file; the run wants a folder")
+    if options.group_norm and options.channels % 8:
+        raise DataError(f"--channels is a multiple of 8 with group norm, not {options.channels}")
     train_data, val_data = _open_both(options)
     torch.manual_seed(options.seed)
     default = AnchorGenerator()
@@ -72,7 +79,7 @@ def _train(options: argparse.Namespace) -> None:
         warmup_steps=options.warmup_steps,
         evaluate_every=options.evaluate_every,
         seed=options.seed,
-        device=options.device,
+        device=options.device and chosen_device(options),
         workers=options.workers,
         resume=options.resume,
     )
@@ -80,8 +87,9 @@ def _train(options: argparse.Namespace) -> None:
     if _is_first():
         _show(load_checkpoint(best, device=chosen_device(options)), val_data, history, options)
     print(
-        f"\nbest checkpoint: {best}\nits numbers:     retinanet-edu evaluate --checkpoint {best} "
-        f"--data {options.data} --split {options.val_split}"
+        f"\nbest checkpoint: {best}\nits numbers:     retinanet-edu evaluate --checkpoint "
+        f"{shlex.quote(str(best))} --data {shlex.quote(str(options.data))} "
+        f"--split {options.val_split}"
     )
 
 
@@ -192,32 +200,53 @@ def add_commands(command: NewCommand) -> None:
         "file of either; depth to anchor strides are then its own",
     )
     model.add_argument("--depth", type=int, default=50, choices=(18, 34, 50, 101, 152))
-    model.add_argument("--width", type=float, default=1.0, help="factor on the ResNet's channels")
+    model.add_argument(
+        "--width",
+        type=number(float, 0, open_ends=True),
+        default=1.0,
+        help="factor on the ResNet's channels",
+    )
     model.add_argument("--backbone-weights", help="'imagenet' (download) or a file")
     model.add_argument(
         "--partial-backbone", action="store_true", help="accept a file that lacks some tensors"
     )
-    model.add_argument("--frozen-stages", type=int, default=2, help="of a pretrained backbone")
-    model.add_argument("--channels", type=int, default=256, help="of pyramid and subnets")
-    model.add_argument("--head-convs", type=int, default=4, help="convolutions in each subnet")
+    model.add_argument(
+        "--frozen-stages", type=int, default=2, choices=range(6), help="of a pretrained backbone"
+    )
+    model.add_argument(
+        "--channels", type=number(int, 1), default=256, help="of pyramid and subnets"
+    )
+    model.add_argument(
+        "--head-convs", type=number(int, 0), default=4, help="convolutions in each subnet"
+    )
     model.add_argument(
         "--group-norm", action=argparse.BooleanOptionalAction, default=True, help="in the subnets"
     )
     model.add_argument(
-        "--anchor-strides", type=float, default=4.0, help="side of the base anchor, in strides"
+        "--anchor-strides",
+        type=number(float, 0, open_ends=True),
+        default=4.0,
+        help="side of the base anchor, in strides",
     )
-    model.add_argument("--image-size", type=int, default=512, help="longer side, in pixels")
+    model.add_argument(
+        "--image-size", type=number(int, 1), default=512, help="longer side, in pixels"
+    )
     loop = sub.add_argument_group("training")
-    loop.add_argument("--epochs", type=int, default=20)
-    loop.add_argument("--batch-size", type=int, default=8, help="of each process")
+    loop.add_argument("--epochs", type=number(int, 1), default=20)
+    loop.add_argument("--batch-size", type=number(int, 1), default=8, help="of each process")
     loop.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
-    loop.add_argument("--learning-rate", type=float, default=5e-4, help="its peak")
-    loop.add_argument("--weight-decay", type=float, default=0.05)
     loop.add_argument(
-        "--backbone-rate", type=float, default=0.1, help="factor on it for pretrained layers"
+        "--learning-rate", type=number(float, 0, open_ends=True), default=5e-4, help="its peak"
     )
-    loop.add_argument("--warmup-steps", type=int, default=200)
-    loop.add_argument("--evaluate-every", type=int, default=1, metavar="EPOCHS")
+    loop.add_argument("--weight-decay", type=number(float, 0), default=0.05)
+    loop.add_argument(
+        "--backbone-rate",
+        type=number(float, 0),
+        default=0.1,
+        help="factor on it for pretrained layers",
+    )
+    loop.add_argument("--warmup-steps", type=number(int, 0), default=200)
+    loop.add_argument("--evaluate-every", type=number(int, 1), default=1, metavar="EPOCHS")
     loop.add_argument("--seed", type=int, default=0)
     machine_options(loop)
 
@@ -225,6 +254,6 @@ def add_commands(command: NewCommand) -> None:
     sub.add_argument("--checkpoint", required=True, help="a file, or 'shapes'")
     data_options(sub)
     sub.add_argument("--split", default="val", help="'all' for every picture of a folder")
-    sub.add_argument("--batch-size", type=int, default=8)
+    sub.add_argument("--batch-size", type=number(int, 1), default=8)
     sub.add_argument("--output", type=Path, help="a JSON file for all numbers")
     machine_options(sub)
