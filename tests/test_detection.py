@@ -223,6 +223,8 @@ def test_a_score_of_0_counts_where_the_threshold_is_below_it(
     given = Predictions(torch.tensor([[[0.0, -120.0, -120.0]]]), torch.zeros(1, 1, 4), (1,))
     (found,) = postprocess(given, boxes(LEFT), [(50, 50)], score_threshold=-1.0)
     assert found.scores.tolist() == [0.5, 0, 0]
+    candidates, _ = list_candidates(given, boxes(LEFT), (50, 50), score_threshold=-1.0)
+    assert candidates.scores.tolist() == [0.5, 0, 0]
 
 
 @in_both_forms

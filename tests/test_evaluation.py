@@ -740,7 +740,7 @@ def test_a_model_without_names_takes_any_as_many_and_one_with_names_only_its_own
 
 
 def test_an_evaluation_is_a_value_of_one_class_or_more() -> None:
-    truths = [truth((0, 0, 10, 10))]
+    truths = [truth((0, 0, 10, 10), (20, 0, 30, 10))]
     one, other = (evaluate_detections(perfect(truths), truths, ["thing"]) for _ in range(2))
     assert one.mAP50 == pytest.approx(1)
     sizes = {"APs", "APm", "APl", "ARs", "ARm", "ARl"}  # nan where there are no such objects
