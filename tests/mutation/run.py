@@ -257,8 +257,8 @@ def read_reasons() -> dict[tuple[str, str, str], tuple[bool, str]]:
 
 def equivalents(module: str) -> set[tuple[str, str]]:
     """Lines before and after of the mutants that no test can notice, by their reasons."""
-    reasons = read_reasons().items()
-    return {lines for (of, *lines), (is_equivalent, _) in reasons if of == module and is_equivalent}
+    reasons = read_reasons()
+    return {(a, b) for (of, a, b), (yes, _) in reasons.items() if of == module and yes}
 
 
 def try_module(
