@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from retinanet_edu import detection
 from retinanet_edu.anchors import AnchorGenerator
-from retinanet_edu.detection import Picture, postprocess, predict, rescale
+from retinanet_edu.detection import Picture, list_candidates, postprocess, predict, rescale
 from retinanet_edu.errors import DataError
 from retinanet_edu.model import RetinaNet, retinanet_resnet18
 from retinanet_edu.structures import Detections, Predictions
@@ -104,11 +104,12 @@ def test_the_best_pairs_of_each_level_go_on_not_the_best_of_all() -> None:
 
 
 @in_both_forms
-def test_top_k_holds_where_little_of_a_picture_is_busy() -> None:
+@pytest.mark.parametrize("step", [3, 100])  # in one place, and everywhere
+def test_top_k_holds_where_little_of_a_picture_is_busy(step: int) -> None:
     """Ten scores among a thousand anchors, of which three may go on."""
     scores = [[0.0, 0.0]] * 1000
     for number in range(10):
-        scores[100 * number] = [0.0, 0.3 + 0.05 * number]
+        scores[step * number] = [0.0, 0.3 + 0.05 * number]
     side = torch.arange(1000.0)[:, None] * 20
     anchors = torch.cat([side, side, side + 10, side + 10], dim=1)  # apart: none is suppressed
     size = [(30_000, 30_000)]
@@ -206,6 +207,45 @@ def test_nothing_found_is_a_value_like_any_other(levels: list[int]) -> None:
     assert found[0].scores.shape == found[0].labels.shape == (0,)
     dtypes = (found[0].boxes.dtype, found[0].scores.dtype, found[0].labels.dtype)
     assert dtypes == (torch.float32, torch.float32, torch.int64)
+
+
+@in_both_forms
+def test_no_images_have_no_detections() -> None:
+    none = Predictions(torch.zeros(0, 2, 3), torch.zeros(0, 2, 4), (2,))
+    assert postprocess(none, boxes(LEFT, RIGHT), []) == []
+
+
+@in_both_forms
+def test_a_score_of_0_counts_where_the_threshold_is_below_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(detection, "_FIRST", 1)  # what is left then has a score of 0
+    given = Predictions(torch.tensor([[[0.0, -120.0, -120.0]]]), torch.zeros(1, 1, 4), (1,))
+    (found,) = postprocess(given, boxes(LEFT), [(50, 50)], score_threshold=-1.0)
+    assert found.scores.tolist() == [0.5, 0, 0]
+    candidates, _ = list_candidates(given, boxes(LEFT), (50, 50), score_threshold=-1.0)
+    assert candidates.scores.tolist() == [0.5, 0, 0]
+
+
+@in_both_forms
+def test_candidates_come_once_each_with_their_anchor_and_clipped() -> None:
+    """Three of 400 anchors say something, one of them twice; two levels, the better first."""
+    scores = [[0.0, 0.0, 0.0]] * 400
+    scores[7], scores[8], scores[390] = [0.6, 0.0, 0.8], [0.0, 0.05, 0.0], [0.04, 0.7, 0.0]
+    anchors = boxes(*((i, 0, i + 10, 20) for i in range(400)))
+    deltas = [[0.0, 0.0, 0.0, 0.0] for _ in scores]
+    deltas[390] = [-1.0, 0.5, math.log(2), 0.0]  # a width to the left, half a height down, wider
+    given = predictions(scores, levels=[300, 100], deltas=deltas)
+    found, origins = list_candidates(given, anchors, (25, 399))
+    assert rows(found) == [
+        (2, 0.8, (7, 0, 17, 20)),
+        (1, 0.7, (375, 10, 395, 25)),
+        (0, 0.6, (7, 0, 17, 20)),
+    ]
+    assert origins.tolist() == [7, 390, 7]
+    best, origins = list_candidates(given, anchors, (25, 399), score_threshold=0.65, top_k=1)
+    assert rows(best) == rows(found)[:2]
+    assert origins.tolist() == [7, 390]
 
 
 @in_both_forms

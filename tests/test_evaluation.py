@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -209,6 +210,12 @@ def test_a_ledger_is_as_counted_by_hand(
     assert fates(match_detections(detections, truths, 0, rule="coco")) == coco
 
 
+def test_a_ledger_cannot_be_written_into() -> None:
+    ledger = match_detections([found((LEFT, 0.9))], [truth(LEFT)], 0)
+    with pytest.raises(FrozenInstanceError):
+        ledger.objects = 2  # type: ignore[misc]
+
+
 def test_a_ledger_has_descending_scores_and_counts_what_was_there() -> None:
     detections = [found((FAR, 0.25), (LEFT, 0.75)), found((LEFT, 0.5))]
     truths = [truth(LEFT, RIGHT, FAR, difficult=[False, False, True]), truth(LEFT)]
@@ -389,6 +396,25 @@ def test_all_twelve_numbers_and_each_class_are_plain_pycocotools(seed: int, crow
     np.testing.assert_allclose(ap50[:3], precision[0].mean(axis=0)[:3], atol=1e-12)
     assert math.isnan(ap[3])
     assert math.isnan(ap50[3])
+
+
+@pytest.mark.parametrize(
+    ("areas", "side", "sizes"),
+    [
+        ({}, 0.5, "s"), ({}, 31, "s"), ({}, 32, "sm"), ({}, 33, "m"),
+        ({}, 95, "m"), ({}, 96, "ml"), ({}, 97, "l"), ({}, 5000, "l"),
+        ({"areas": (100, 400)}, 9, "s"), ({"areas": (100, 400)}, 15, "m"),
+        ({"areas": (100, 400)}, 30, "l"),
+    ],
+)  # fmt: skip
+def test_sizes_are_by_area_and_one_on_a_bound_is_of_both(
+    areas: dict[str, Any], side: float, sizes: str
+) -> None:
+    truths = [truth((0, 0, side, side))]
+    numbers = coco_metrics(perfect(truths), truths, 1, **areas)[0]
+    for name in ("AP", "AR100", *(number + size for number in ("AP", "AR") for size in sizes)):
+        assert numbers[name] == pytest.approx(1)
+    assert sum(math.isnan(value) for value in numbers.values()) == 2 * (3 - len(sizes))
 
 
 def test_a_crowd_is_measured_by_the_detection_but_a_difficult_object_by_iou() -> None:
@@ -651,6 +677,23 @@ def test_a_model_is_evaluated_by_what_predict_finds_and_criterion_says(model: Re
     assert evaluation.as_dict()["loss"] == evaluation.loss
 
 
+def test_a_group_of_one_process_gives_the_same_numbers(model: RetinaNet) -> None:
+    alone = evaluate(model, Pictures())
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        shared = evaluate(model, Pictures(), distributed=True)
+    finally:
+        dist.destroy_process_group()
+    assert shared.as_dict() == alone.as_dict()
+
+
+def test_a_bar_is_shown_to_those_who_ask(model: RetinaNet, capfd: Any) -> None:
+    evaluate(model, Pictures())
+    assert capfd.readouterr() == ("", "")
+    evaluate(model, Pictures(), progress=True)
+    assert "1/1" in capfd.readouterr().err
+
+
 def test_numbers_do_not_depend_on_the_batch_and_the_mode_comes_back(model: RetinaNet) -> None:
     model.train()
     model.backbone.bn1.eval()
@@ -697,7 +740,7 @@ def test_a_model_without_names_takes_any_as_many_and_one_with_names_only_its_own
 
 
 def test_an_evaluation_is_a_value_of_one_class_or_more() -> None:
-    truths = [truth((0, 0, 10, 10))]
+    truths = [truth((0, 0, 10, 10), (20, 0, 30, 10))]
     one, other = (evaluate_detections(perfect(truths), truths, ["thing"]) for _ in range(2))
     assert one.mAP50 == pytest.approx(1)
     sizes = {"APs", "APm", "APl", "ARs", "ARm", "ARl"}  # nan where there are no such objects

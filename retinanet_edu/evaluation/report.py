@@ -177,7 +177,7 @@ def evaluate(
     rows: dict[int, tuple[Detections, dict, float]] = {}  # by index of the picture
     bar = tqdm(loader, disable=not progress, unit="batch", dynamic_ncols=True)
     with evaluation_mode(model):
-        for keys, batch in zip(batches, bar):
+        for batch, keys in zip(bar, batches):  # in this order, so that the bar reaches its end
             for (_, index), one in zip(keys, _judge(model, batch, settings, loss)):
                 rows[index] = one
     if distributed:

@@ -3,10 +3,12 @@
 `make mutation` runs this. Cosmic Ray makes the mutants, one change each; a process that has torch
 in memory forks for each of them, loads the mutant in place of the module, and runs the tests of
 that module until the first failure. A survivor needs a test, or a reason in survivors.toml: a
-survivor without a reason, or a reason without its survivor, is an error.
+survivor without a reason, or a reason without its survivor, is an error. A reason may say that a
+mutant is equivalent: it computes the same, if at another speed, so that no test can notice.
 
-Results are kept in runs/mutation.json, so that a second run tries only what changed: a mutant
-whose module changed, and a survivor whose tests did. Delete that file to try all again.
+Results are kept in runs/mutation.json, so that a second run tries only what changed: the mutants of
+a function, a class or a constant that changed, and survivors whose tests did, if no reason says
+that they are equivalent. Delete that file to try all again.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import ast
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -24,10 +27,10 @@ import signal
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.figure  # noqa: F401 - in memory before the forks
 import pycocotools.cocoeval  # noqa: F401 - in memory before the forks
@@ -71,7 +74,11 @@ GIB = 2**30
 
 
 class _Behaviour(ast.NodeTransformer):
-    """A module without what does not count: docstrings, type hints, texts of errors."""
+    """A module without what does not count.
+
+    That is docstrings, type hints and stubs of overloads, texts of errors, what is passed by place
+    or by name (Cosmic Ray takes a bare `*` among the parameters for an operator), and `@cache`.
+    """
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         return None if isinstance(node.value, ast.Constant) else self.generic_visit(node)
@@ -84,8 +91,17 @@ class _Behaviour(ast.NodeTransformer):
         node.annotation = ast.Constant(None)
         return self.generic_visit(node)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults = [*node.defaults, *filter(None, node.kw_defaults)]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
+        if ast.unparse(node.body) == "...":
+            return None
         node.returns = None
+        node.decorator_list = [d for d in node.decorator_list if ast.unparse(d) != "cache"]
         return self.generic_visit(node)
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
@@ -99,23 +115,42 @@ def behaviour(source: str) -> str:
     return ast.dump(_Behaviour().visit(ast.parse(source)))
 
 
-def mutants(source: str) -> Iterator[str]:
+class Mutant(NamedTuple):
+    """A module with one change, and what the changed statement did before and does after."""
+
+    source: str
+    before: str
+    after: str
+
+
+def mutants(source: str) -> Iterator[Mutant]:
     """Every mutant of a module that counts, each once."""
-    seen = {behaviour(source)}
-    for name in operator_names():
-        if not INCLUDED.fullmatch(name):
-            continue
-        occurrence = 0
-        while mutant := mutate_code(source, get_operator(name)(), occurrence):
-            occurrence += 1
+    lines = source.splitlines(keepends=True)
+    for statement in ast.parse(source).body:
+        first = min(d.lineno for d in (*getattr(statement, "decorator_list", ()), statement)) - 1
+        text = "".join(lines[first : statement.end_lineno])
+        before = behaviour(text)
+        seen = {before}
+        for changed in mutate(text):
             try:
-                key = behaviour(mutant)
-                compile(mutant, name, "exec")
+                after = behaviour(changed)
+                compile(changed, "mutant", "exec")
             except SyntaxError:
                 continue  # Python itself refuses it
-            if key not in seen:
-                seen.add(key)
-                yield mutant
+            if after not in seen:
+                seen.add(after)
+                whole = "".join([*lines[:first], changed, *lines[statement.end_lineno :]])
+                yield Mutant(whole, before, after)
+
+
+def mutate(text: str) -> Iterator[str]:
+    """What Cosmic Ray makes of a statement, one change each."""
+    for name in filter(INCLUDED.fullmatch, operator_names()):
+        operator = get_operator(name)()
+        for occurrence in itertools.count():
+            if not (mutant := mutate_code(text, operator, occurrence)):
+                break
+            yield mutant
 
 
 def changed_line(source: str, mutant: str) -> tuple[str, str]:
@@ -194,37 +229,57 @@ def main() -> int:
     for name in [name for name in sys.modules if name.startswith("retinanet_edu")]:
         del sys.modules[name]  # a fork loads them anew, one of them mutated
     sources = {module: (PACKAGE / module).read_text() for module in modules}
-    seconds = {}
-    for module, source in sources.items():
-        before = _children_seconds()
-        _, _, result = next(try_all([(module, source)], {module: 600}, 1))
-        if result != "survived":
-            raise SystemExit(f"{module}: its tests fail as it is: {TESTS[module]}")
-        seconds[module] = 10 + round(5 * (_children_seconds() - before))
-
     cache = json.loads(CACHE.read_text()) if CACHE.is_file() else {}
     CACHE.parent.mkdir(exist_ok=True)
     results = []
     for module, source in sources.items():
-        results += try_module(module, source, seconds[module], cache, arguments.workers)
+        results += try_module(module, source, cache, arguments.workers)
     return report(origin, sources, results, arguments.record)
 
 
+def allowance(module: str, source: str) -> int:
+    """Seconds of processor time that the tests of a mutant may take: five times what they need."""
+    before = _children_seconds()
+    _, _, result = next(try_all([(module, source)], {module: 600}, 1))
+    if result != "survived":
+        raise SystemExit(f"{module}: its tests fail as it is: {TESTS[module]}")
+    return 10 + round(5 * (_children_seconds() - before))
+
+
+def read_reasons() -> dict[tuple[str, str, str], tuple[bool, str]]:
+    """By module and line before and after: is the mutant equivalent, and why does it survive?"""
+    return {
+        (entry["module"], entry["before"], after): (entry["equivalent"], entry["why"])
+        for entry in tomllib.loads(REASONS.read_text())["survivor"]
+        for after in entry["after"]
+    }
+
+
+def equivalents(module: str) -> set[tuple[str, str]]:
+    """Lines before and after of the mutants that no test can notice, by their reasons."""
+    reasons = read_reasons()
+    return {(a, b) for (of, a, b), (yes, _) in reasons.items() if of == module and yes}
+
+
 def try_module(
-    module: str, source: str, seconds: int, cache: dict[str, Any], workers: int
+    module: str, source: str, cache: dict[str, Any], workers: int
 ) -> list[tuple[str, str, str]]:
     """(module, mutant, outcome) of each mutant of a module, from the cache where it is known."""
     tests, results, jobs = test_digest(module), [], []
+    equivalent, keys = equivalents(module), {}
     for mutant in mutants(source):
-        result, of_tests = cache.get(digest(module, mutant), (None, None))
-        if result and (result != "survived" or of_tests == tests):
-            results.append((module, mutant, result))
+        key = keys[mutant.source] = digest(module, mutant.before, mutant.after)
+        result, of_tests = cache.get(key, (None, None))
+        is_known = of_tests == tests or changed_line(source, mutant.source) in equivalent
+        if result and (result != "survived" or is_known):
+            results.append((module, mutant.source, result))
         else:
-            jobs.append((module, mutant))
+            jobs.append((module, mutant.source))
     print(f"{module}: {len(results)} mutants known, {len(jobs)} to try", flush=True)
-    for count, (_, mutant, result) in enumerate(try_all(jobs, {module: seconds}, workers), 1):
+    seconds = {module: allowance(module, source)} if jobs else {}
+    for count, (_, mutant, result) in enumerate(try_all(jobs, seconds, workers), 1):
         results.append((module, mutant, result))
-        cache[digest(module, mutant)] = result, tests
+        cache[keys[mutant]] = result, tests
         if result == "survived":
             print(*changed_line(source, mutant), sep="\n  ", flush=True)
         if count % 20 == 0 or count == len(jobs):
@@ -239,37 +294,31 @@ def report(
     write: bool,
 ) -> int:
     """Write the record and say what stands alone."""
-    reasons = {}
-    for entry in tomllib.loads(REASONS.read_text())["survivor"]:
-        for after in entry["after"]:
-            reasons[entry["module"], entry["before"], after] = entry["why"]
+    reasons = read_reasons()
     survivors = [
         (m, *changed_line(sources[m], mutant)) for m, mutant, r in results if r == "survived"
     ]
     counts = {module: Counter(r for m, _, r in results if m == module) for module in sources}
-
-    def row(count: Counter[str]) -> dict[str, Any]:
-        total = count.total()
-        return {
-            "mutants": total,
-            "killed": count["killed"],
-            "timed out": count["timed out"],
-            "survived": count["survived"],
-            "score": round(1 - count["survived"] / total, 4) if total else None,
-        }
-
+    for key in survivors:
+        counts[key[0]]["equivalent"] += reasons.get(key, (False, ""))[0]
     origin["versions"] |= {p: importlib.metadata.version(p) for p in ("cosmic-ray", "pytest")}
     record = {
         "what": "Mutation testing: how many small changes of a module make a test fail. Score: "
-        "killed and timed out, as a share of all; docstrings, type hints and texts of errors are "
-        "not mutated",
+        "killed and timed out, as a share of all; and as a share of those that are not equivalent, "
+        "which no test can notice. Docstrings, type hints, stubs of overloads, texts of errors, "
+        "what is passed by place or by name and @cache are not mutated",
         **origin,
         "total": {},
         "modules": {
             module: {"commit": origin["commit"], **row(count)} for module, count in counts.items()
         },
         "survivors": [
-            {"module": m, "before": a, "after": b, "why": reasons.get((m, a, b))}
+            {
+                "module": m,
+                "before": a,
+                "after": b,
+                **dict(zip(("equivalent", "why"), reasons.get((m, a, b), (None, None)))),
+            }
             for m, a, b in survivors
         ],
     }
@@ -287,6 +336,21 @@ def report(
     return int(bool(alone or stale))
 
 
+NAMES = ("mutants", "killed", "timed out", "survived", "equivalent")
+
+
+def row(count: Mapping[str, int]) -> dict[str, Any]:
+    """Counts and scores of a module, or of several."""
+    noticed = count["killed"] + count["timed out"]
+    total = noticed + count["survived"]
+    return {
+        "mutants": total,
+        **{name: count[name] for name in NAMES[1:]},
+        "score": round(noticed / max(1, total), 4),
+        "score without equivalent": round(noticed / max(1, total - count["equivalent"]), 4),
+    }
+
+
 def keep_others(record: dict[str, Any]) -> None:
     """Modules that were not tried now stay as they were recorded, each with its commit."""
     before = (
@@ -297,9 +361,8 @@ def keep_others(record: dict[str, Any]) -> None:
         if name not in new:
             record["modules"][name] = {"commit": before["commit"], **values}
     record["survivors"] += [s for s in before["survivors"] if s["module"] not in new]
-    names = ("mutants", "killed", "timed out", "survived")
-    total = {n: sum(values[n] for values in record["modules"].values()) for n in names}
-    record["total"] = total | {"score": round(1 - total["survived"] / total["mutants"], 4)}
+    rows = record["modules"].values()
+    record["total"] = row({name: sum(values[name] for values in rows) for name in NAMES})
 
 
 if __name__ == "__main__":
