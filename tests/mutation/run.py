@@ -306,7 +306,8 @@ def report(
         "what": "Mutation testing: how many small changes of a module make a test fail. Score: "
         "killed and timed out, as a share of all; and as a share of those that are not equivalent, "
         "which no test can notice. Docstrings, type hints, stubs of overloads, texts of errors, "
-        "what is passed by place or by name and @cache are not mutated",
+        "what is passed by place or by name and @cache are not mutated. A mutant of a statement "
+        "that has not changed since an earlier run keeps the result of that run",
         **origin,
         "total": {},
         "modules": {
