@@ -305,6 +305,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         (["pyramids", "--quick"], "there is no claim 'pyramids'"),
         (["pyramid"], "say --quick"),
         (["pyramid", "--quick", "--data", "x"], "say --quick"),
+        (["all", "--data", "x", "--backbone-weights", "x.pt"], "does not fit resnet34"),
     ],
 )
 def test_the_command_says_what_it_cannot_do(words, complaint, capsys):

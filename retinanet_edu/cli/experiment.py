@@ -6,12 +6,12 @@ import argparse
 import os
 from pathlib import Path
 
-from retinanet_edu.cli.options import NewCommand
+from retinanet_edu.cli.options import NewCommand, number
 from retinanet_edu.errors import DataError
 
 
 def _experiment(options: argparse.Namespace) -> None:
-    from retinanet_edu.experiments import CLAIMS, quick, record, run_arms, whole
+    from retinanet_edu.experiments import ARMS, CLAIMS, quick, record, run_arms, whole
 
     if "list" in options.names:
         for name, claim in CLAIMS.items():
@@ -28,7 +28,14 @@ def _experiment(options: argparse.Namespace) -> None:
         else whole(options.runs, options.data, options.backbone_weights)
     )
     claims = [CLAIMS[name] for name in names]
-    run_arms(bench, [arm for c in claims for arm in c.arms], options.seeds, options.jobs)
+    arms = [arm for claim in claims for arm in claim.arms]
+    if options.backbone_weights not in (None, "imagenet"):
+        deeper = [arm for arm in arms if "depth" in ARMS[arm].model]
+        if deeper:  # said now, and not after hours of the other arms
+            raise DataError(f"a file of weights does not fit {deeper[0]}: leave scaling out")
+    # A GPU has enough to do with one run.
+    jobs = options.jobs or (os.cpu_count() or 1 if options.quick else 1)
+    run_arms(bench, arms, options.seeds, jobs)
     for claim in claims:
         result = record(claim, bench, options.seeds, options.output)
         print(f"\n{claim.name}: {claim.says}\n  {result['verdict'].upper()}")
@@ -49,7 +56,9 @@ def add_commands(command: NewCommand) -> None:
     sub.add_argument("--data", type=Path, help="folder that contains VOCdevkit, for a GPU")
     sub.add_argument("--backbone-weights", help="'imagenet' (download) or a file, with --data")
     sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    sub.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
+    sub.add_argument(
+        "--jobs", type=number(int, 1), help="runs at a time; default: one a core, one with --data"
+    )
     sub.add_argument("--runs", type=Path, default=Path("runs/experiments"), help="states of runs")
     sub.add_argument(
         "--output", type=Path, default=Path("runs/experiments/results"), help="for the JSON files"

@@ -107,7 +107,7 @@ ARMS: dict[str, Arm] = {
     "smooth-l1-wrong": Arm("smooth L1, a tenth of the boxes wrong", corrupted=CORRUPTED),
     **{
         f"{name}-wrong": Arm(
-            f"{what}, a tenth of the boxes wrong", loss_settings=keys, corrupted=0.1
+            f"{what}, a tenth of the boxes wrong", loss_settings=keys, corrupted=CORRUPTED
         )
         for name, (what, keys) in _BOX_LOSSES.items()
     },

@@ -54,6 +54,7 @@ def record(claim: Claim, bench: Bench, seeds: Sequence[int], output: Path) -> di
     Returns:
         what is written.
     """
+    made = provenance()  # before the work: a checkout may move on meanwhile
     names = (BASELINE, *claim.arms)
     runs = {name: [_done(bench, name, seed) for seed in seeds] for name in names}
     measured = claim.measure(bench, seeds) if claim.measure else {}
@@ -64,7 +65,7 @@ def record(claim: Claim, bench: Bench, seeds: Sequence[int], output: Path) -> di
         "source": claim.source,
         "verdict": verdict(findings),
         "findings": [asdict(finding) for finding in findings],
-        **provenance(),
+        **made,
         "bench": bench.name,
         "settings": {k: v for k, v in bench.settings(ARMS[BASELINE]).items() if k != "arm"},
         "margin": round(table.margin(), 2),

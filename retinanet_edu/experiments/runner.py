@@ -34,7 +34,6 @@ from retinanet_edu.model import RetinaNet, retinanet_resnet
 from retinanet_edu.provenance import provenance
 from retinanet_edu.training import LAST, train
 
-SEEDS = (0, 1, 2)
 VAL_IMAGES = 400  # of the shapes
 
 
