@@ -300,11 +300,12 @@ def _inference(
 
 def inference(device: torch.device, quick: bool) -> Cases:
     """From normalised images to detections, `for_inference` against torchvision's own forward."""
-    grid = [(1, 512)] if quick else [(1, 320), (1, 512), (1, 800), (8, 320)]
+    # Eight large pictures take a minute of two cores for each model, so they are tried with one.
+    grid = [(1, 512)] if quick else [(1, 320), (1, 512), (1, 800), (8, 320), (8, 512)]
     for depth in (18,) if quick else (50, 18):
         pair = _loud(resnet_pair(depth), device)
         fast = pair.ours.for_inference()
-        for batch, size in grid:
+        for batch, size in [*grid, (8, 800)] if depth == 18 and not quick else grid:
             yield _inference("inference", pair, fast, fast, batch, size, {"ResNet": depth})
         if device.type == "cuda":
             pair.theirs.to(memory_format=torch.channels_last)
@@ -404,8 +405,11 @@ def training(device: torch.device, quick: bool) -> Cases:
     grid: list[tuple[str, int, int, str]] = [("demo", 8, 128, "plain")]
     if not quick:
         grid += [
+            ("ResNet-18", 4, 256, "plain"),
             ("ResNet-18", 8, 256, "plain"),
+            ("ResNet-18", 16, 256, "plain"),
             ("ResNet-18", 4, 512, "plain"),
+            ("ResNet-18", 4, 800, "plain"),
             ("ResNet-50", 4, 512, "plain"),
         ]
     if device.type == "cuda":  # on a CPU bfloat16 is slow, and compiling takes longer than it saves

@@ -58,9 +58,9 @@ def compare(case: Case, seconds: float) -> dict[str, Any]:
     end = time.perf_counter() + seconds
     while len(pairs) < case.least or (time.perf_counter() < end and len(pairs) < 200):
         if len(pairs) % 2:
-            b, a = _seconds(case.theirs), _seconds(case.ours)
+            b, a = seconds_of(case.theirs), seconds_of(case.ours)
         else:
-            a, b = _seconds(case.ours), _seconds(case.theirs)
+            a, b = seconds_of(case.ours), seconds_of(case.theirs)
         pairs.append((a, b))
     ratios = [b / a for a, b in pairs]
     low, middle, high = statistics.quantiles(ratios, n=4)
@@ -79,7 +79,8 @@ def compare(case: Case, seconds: float) -> dict[str, Any]:
     return result
 
 
-def _seconds(function: Callable[[], Any]) -> float:
+def seconds_of(function: Callable[[], Any]) -> float:
+    """Of one call, until the GPU has done it too."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     start = time.perf_counter()

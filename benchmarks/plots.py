@@ -12,6 +12,9 @@ from retinanet_edu.plotting import POSITIVE, PREDICTION
 PANELS = (
     ("inference", "size", {"ResNet": 50, "batch": 1}),
     ("inference", "size", {"ResNet": 18, "batch": 1}),
+    ("inference", "batch", {"ResNet": 18, "size": 512}),
+    ("training step", "size", {"model": "ResNet-18", "batch": 4}),
+    ("training step", "batch", {"model": "ResNet-18", "size": 256}),
     ("matching", "objects", {"size": 512}),
     ("focal loss", "classes", {}),
     ("postprocess", "batch", {"scores": "realistic", "classes": 20}),
@@ -21,8 +24,8 @@ PANELS = (
 
 def plot_growth(rows: list[dict[str, Any]]) -> Figure:
     """Milliseconds of ours and of torchvision's over what grows, both axes logarithmic."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    for axes, (group, grows, fixed) in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
+    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    for axes, (group, grows, fixed) in zip(figure.subplots(3, 3).flat, PANELS, strict=True):
         points = sorted(
             (row["settings"][grows], row["ours_ms"], row["theirs_ms"])
             for row in rows
@@ -41,7 +44,7 @@ def plot_growth(rows: list[dict[str, Any]]) -> Figure:
         axes.loglog(x, ours, color=PREDICTION.colour, marker="s", label="ours")
         axes.set_xticks(x, [str(value) for value in x])
         axes.minorticks_off()
-    figure.axes[0].set_ylabel("ms")
-    figure.axes[3].set_ylabel("ms")
-    figure.legend(*figure.axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    for axes in figure.axes[::3]:
+        axes.set_ylabel("ms")
+    figure.legend(*figure.axes[6].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

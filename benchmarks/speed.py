@@ -21,9 +21,10 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that measures me
 
 import torch
 from cases import CASES
+from ceiling import ceiling
 from harness import Case, compare
 from plots import plot_growth
-from tables import markdown
+from tables import floor, markdown
 from tqdm import tqdm
 
 from retinanet_edu.provenance import provenance
@@ -60,13 +61,15 @@ def main() -> None:
     path = output / f"speed-{device.type}.json"
     result: dict[str, Any] = made | {
         "device": str(device),
-        "seconds": round(time.perf_counter() - start),
+        "ceiling": ceiling(device),
         "rows": rows,
+        "seconds": round(time.perf_counter() - start),
     }
     path.write_text(json.dumps(result, indent=1) + "\n")
     path.with_suffix(".md").write_text(markdown(result))
     plot_growth(rows).savefig(path.with_suffix(".png"), dpi=110)
-    print(f"\n{result['seconds']} s; {path}, and the table and the figure beside it")
+    print(f"\n{floor(result['ceiling'])}")
+    print(f"{result['seconds']} s; {path}, and the table and the figure beside it")
 
 
 def line(row: dict[str, Any]) -> str:

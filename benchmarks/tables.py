@@ -13,7 +13,9 @@ def digits(milliseconds: float) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """What was compared, both times, and how many times faster ours is."""
     hardware, versions = result["hardware"], result["versions"]
-    device = hardware["gpu"] or f"{hardware['processor']}, {hardware['threads']} threads"
+    device = hardware["gpu"] or (
+        f"{hardware['processor']} ({hardware['instructions']}), {hardware['threads']} threads"
+    )
     lines = [
         f"`{result['command']}` on {device}; torch {versions['torch']}, torchvision "
         f"{versions['torchvision']}, commit {result['commit']}.",
@@ -33,4 +35,18 @@ def markdown(result: dict[str, Any]) -> str:
             f"{digits(row['theirs_ms'])} | "
             f"{row['ratio']:.2f} | {low:.2f}–{high:.2f} | {memory} |"
         )
+    lines += ["", floor(result["ceiling"])]
     return "\n".join(lines) + "\n"
+
+
+def floor(ceiling: dict[str, Any]) -> str:
+    """What the arithmetic of a picture takes at least, in words."""
+    each = "; ".join(
+        f"{name}: {ceiling['gflop'][name]} · 10⁹ operations, so at least {least} ms"
+        for name, least in ceiling["least_ms"].items()
+    )
+    return (
+        f"The 3×3 convolution of a subnet, alone, on P3 of {ceiling['size']} pixels: "
+        f"{ceiling['gflops_per_second']} · 10⁹ operations a second. All of the network at that "
+        f"speed: {each}."
+    )

@@ -6,6 +6,7 @@ below 0.4 it must say "background", and in between it is asked nothing at all.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,7 +151,8 @@ def _match_in_turn(
     for row, some, hidden in zip(match, boxes, difficult):
         best = torch.zeros_like(x1)  # IoU, with the objects that are not difficult
         near = torch.zeros_like(x1) if hidden.any() else best  # with those that are
-        claimed = torch.zeros_like(x1, dtype=torch.bool)
+        # Yes and no in NumPy, which answers several times faster than torch on a CPU.
+        claimed = np.zeros(len(anchors), dtype=bool)
         numbers = (some.tolist(), box_area(some).tolist(), hidden.tolist())
         for (left, top, right, bottom), area, is_difficult in zip(*numbers):
             if area == 0:
@@ -165,10 +167,12 @@ def _match_in_turn(
                 continue
             torch.maximum(best, iou, out=best)
             if force_match and 0 < (most := float(iou.max())) < positive:
-                claimed |= iou == most
-        row.masked_fill_(torch.maximum(best, near) >= negative, IGNORED)
-        # Which object it is, is asked of the few positive anchors alone.
-        found = (claimed | (best >= positive)).nonzero()[:, 0]
+                claimed |= iou.numpy() == most
+        # Which object it is, is asked of the few anchors alone that are no background.
+        touched = claimed | (torch.maximum(best, near).numpy() >= negative)
+        found = torch.from_numpy(touched.nonzero()[0])
+        is_positive = (best[found] >= positive) | torch.from_numpy(claimed)[found]
         candidates = some.masked_fill(hidden[:, None], 0)
-        row[found] = pairwise_iou(anchors[found], candidates).argmax(dim=1)
+        index = pairwise_iou(anchors[found], candidates).argmax(dim=1)
+        row[found] = index.masked_fill(~is_positive, IGNORED)
     return match

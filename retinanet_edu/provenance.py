@@ -21,7 +21,8 @@ def provenance() -> dict[str, Any]:
     Returns:
         `command`: as typed, without the path of the program; `commit` of the package's checkout,
         with a + where files differ from it, None for an installed package; `versions`;
-        `hardware`: processor, threads that torch uses, and the GPU, or None.
+        `hardware`: processor, the vector instructions and the threads that torch uses on it, and
+        the GPU, or None.
     """
     program, *arguments = sys.argv
     return {
@@ -30,6 +31,8 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **dict(map(_version, PACKAGES))},
         "hardware": {
             "processor": _processor(),
+            # A rented processor hides its model; this tells those apart that differ by a factor.
+            "instructions": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },

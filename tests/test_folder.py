@@ -361,7 +361,7 @@ def test_a_share_that_is_none(share: float) -> None:
 
 
 def test_one_picture_cannot_be_parted() -> None:
-    with pytest.raises(DataError, match="cannot be parted"):
+    with pytest.raises(DataError, match="two different pictures are needed, and there are 1"):
         split_records(imagined([{"a"}]))
 
 

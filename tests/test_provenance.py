@@ -24,6 +24,7 @@ def test_it_is_true_and_ready_for_json(monkeypatch) -> None:
     assert made["versions"]["torchvision"] == torchvision.__version__.partition("+")[0]
     assert made["hardware"]["threads"] == torch.get_num_threads()
     assert made["hardware"]["processor"]
+    assert made["hardware"]["instructions"] in torch.__config__.show()
     assert (made["hardware"]["gpu"] is None) == (not torch.cuda.is_available())
 
 

@@ -492,6 +492,8 @@ def test_a_folder_that_is_not_there_or_has_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         read_records(tmp_path / "x")
     write_picture(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="a file; give the folder"):
+        read_records(tmp_path / "a.jpg")
     with pytest.raises(DataError, match="looked for XML"):
         read_records(tmp_path)
 

@@ -52,8 +52,8 @@ def split_records(records: Records, val: float = 0.2, seed: int = 0) -> Records:
     groups = _identical([record.picture for record in members])
     if len(groups) < 2:
         raise DataError(
-            f"{records.root}: {len(groups)} different pictures cannot be parted into train and "
-            "val; add pictures, or say which are which by folders train and val"
+            f"{records.root}: to set some aside for val, at least two different pictures are "
+            f"needed, and there are {len(groups)}; add pictures, or name folders train and val"
         )
     classes = [_classes_of(members[i] for i in group) for group in groups]
     chosen = _choose(classes, val, np.random.default_rng(seed))

@@ -32,10 +32,12 @@ class Files:
         pictures: those with a picture's suffix.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or it is a file.
     """
 
     def __init__(self, root: Path) -> None:
+        if root.is_file():
+            raise DataError(f"{root}: a file; give the folder of pictures and labels, or a .json")
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; check the path")
         self.root = root
