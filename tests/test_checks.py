@@ -619,5 +619,5 @@ def test_values_are_printed_short() -> None:
     assert short(torch.arange(500)) == [nested(list(range(16))), "… the first rows of (500,) int64"]
     words = "one two " * 40
     assert " ".join(short(words)) == words.strip()
-    assert max(map(len, short(words))) <= 96
+    assert max(map(len, short(words))) <= 66
     assert short("\n".join("abcdefghijklmnop")) == [*"abcdefghijkl", "…"]

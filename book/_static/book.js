@@ -11,3 +11,10 @@ for (const event of ["click", "toggle"]) {
     true,
   );
 }
+
+// Letters of a figure of at most 640 pixels can still be read when it fills a phone's screen.
+document.addEventListener(
+  "load",
+  ({ target }) => target.classList?.toggle("narrow", target.naturalWidth <= 640),
+  true,
+);

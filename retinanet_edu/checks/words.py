@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WIDTH = 96  # of a line, in characters
+WIDTH = 66  # of a value in characters: with the first column, a line of the book
 ROWS = 4  # of a tensor that is too long for a line
 LABEL = 12  # width of the first column
 
@@ -65,16 +65,17 @@ def short(value: Any, first: int = 0) -> list[str]:
         ]
         return [*lines[: 3 * ROWS], "…"] if len(lines) > 3 * ROWS else lines
     value = value.detach().cpu()
-    if value.numel() <= WIDTH:
-        line = f"{nested(value.tolist())}  {kind_of_it}"
-        if len(line) <= WIDTH + 20:
-            return [line]
+    line = f"{nested(value.tolist())}  {kind_of_it}" if value.numel() <= WIDTH else ""
+    if 0 < len(line) <= WIDTH:
+        return [line]
     rows = value.reshape(-1, value.shape[-1]) if value.ndim > 1 else value[:, None]
     first = min(first, len(rows) - 1)
     shown = [nested(row.tolist()) for row in rows[first : first + ROWS, :16]]
     if value.ndim == 1:  # its numbers stand in a line
         shown = [nested(value[first : first + 16].tolist())]
     lines = [line if len(line) <= WIDTH else line[:WIDTH] + " …" for line in shown]
+    if lines == [nested(row.tolist()) for row in rows]:
+        return [*lines, kind_of_it]
     start = f"from row {first} on" if first else "the first rows"
     return [*lines, f"… {start} of {kind_of_it}"]
 

@@ -178,7 +178,7 @@ window.explorableDrawing = ({ add, set, format, clamp }) => {
     constructor(figure, options) {
       super(figure, { width: 360, height: 220, pad: 0, ...options });
       const { svg, width, height } = this;
-      const [left, right, top, bottom] = [50, width - 12, 10, height - 42];
+      const [left, right, top, bottom] = [58, width - 12, 10, height - 42];
       const scale = ([low, high], log, from, to) => {
         const f = log ? (value) => Math.log10(Math.max(value, Number.MIN_VALUE)) : Number;
         return (value) => from + ((f(value) - f(low)) / (f(high) - f(low))) * (to - from);
