@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from retinanet_edu.plotting import POSITIVE, PREDICTION
 
@@ -43,6 +44,8 @@ def plot_growth(rows: list[dict[str, Any]]) -> Figure:
         )
         axes.loglog(x, ours, color=PREDICTION.colour, marker="s", label="ours")
         axes.set_xticks(x, [str(value) for value in x])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     for axes in figure.axes[::3]:
         axes.set_ylabel("ms")

@@ -13,9 +13,10 @@ def digits(milliseconds: float) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """What was compared, both times, and how many times faster ours is."""
     hardware, versions = result["hardware"], result["versions"]
-    device = hardware["gpu"] or (
-        f"{hardware['processor']} ({hardware['instructions']}), {hardware['threads']} threads"
-    )
+    processor = f"{hardware['processor']}, {hardware['threads']} threads"
+    if "instructions" in hardware:  # older records do not say
+        processor += f", {hardware['instructions']}"
+    device = hardware["gpu"] or processor
     lines = [
         f"`{result['command']}` on {device}; torch {versions['torch']}, torchvision "
         f"{versions['torchvision']}, commit {result['commit']}.",
@@ -35,7 +36,8 @@ def markdown(result: dict[str, Any]) -> str:
             f"{digits(row['theirs_ms'])} | "
             f"{row['ratio']:.2f} | {low:.2f}–{high:.2f} | {memory} |"
         )
-    lines += ["", floor(result["ceiling"])]
+    if "ceiling" in result:
+        lines += ["", floor(result["ceiling"])]
     return "\n".join(lines) + "\n"
 
 

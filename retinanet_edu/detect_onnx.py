@@ -1,5 +1,7 @@
 """Detect objects with a model that `retinanet-edu export` wrote, without PyTorch.
 
+In a terminal::
+
     python detect_onnx.py model.onnx picture.jpg another.png --score 0.5
 
 This file stands alone: it needs numpy, pillow and onnxruntime, nothing of `retinanet_edu`. It may

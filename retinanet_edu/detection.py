@@ -226,9 +226,23 @@ def list_candidates(
 
 
 @overload
-def predict(model: RetinaNet, pictures: Picture, **settings: Any) -> Detections: ...
+def predict(
+    model: RetinaNet,
+    pictures: Picture,
+    *,
+    batch_size: int = 8,
+    image_size: int | None = None,
+    **settings: Any,
+) -> Detections: ...
 @overload
-def predict(model: RetinaNet, pictures: Sequence[Picture], **settings: Any) -> list[Detections]: ...
+def predict(
+    model: RetinaNet,
+    pictures: Sequence[Picture],
+    *,
+    batch_size: int = 8,
+    image_size: int | None = None,
+    **settings: Any,
+) -> list[Detections]: ...
 @torch.no_grad()
 def predict(
     model: RetinaNet,

@@ -19,7 +19,7 @@ class Subnet(nn.Module):
 
     Args:
         channels: of the pyramid.
-        anchors_per_cell: A.
+        anchors_per_cell: A, how many there are.
         outputs: numbers that each anchor gets.
         num_convs: 3×3 convolutions with ReLU before the last one.
         group_norm: normalise after each of them, 8 channels a group (32 groups of 256).

@@ -159,7 +159,7 @@ def retinanet_resnet(
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        num_classes: K.
+        num_classes: K, how many there are.
         backbone_weights: None for random ones, "imagenet" to download torchvision's, or the path
             of a state dict with torchvision's names. The batch norms that come with it are frozen.
         partial_backbone: accept a file that lacks some of the backbone.
@@ -211,7 +211,7 @@ def retinanet_resnet18(num_classes: int, **settings: Any) -> RetinaNet:
     """RetinaNet on ResNet-18; errors as `retinanet_resnet`.
 
     Args:
-        num_classes: K.
+        num_classes: K, how many there are.
         settings: keywords of `retinanet_resnet`.
 
     Returns:
@@ -224,7 +224,7 @@ def retinanet_resnet34(num_classes: int, **settings: Any) -> RetinaNet:
     """RetinaNet on ResNet-34; errors as `retinanet_resnet`.
 
     Args:
-        num_classes: K.
+        num_classes: K, how many there are.
         settings: keywords of `retinanet_resnet`.
 
     Returns:
@@ -237,7 +237,7 @@ def retinanet_resnet50(num_classes: int, **settings: Any) -> RetinaNet:
     """RetinaNet on ResNet-50, the paper's default; errors as `retinanet_resnet`.
 
     Args:
-        num_classes: K.
+        num_classes: K, how many there are.
         settings: keywords of `retinanet_resnet`.
 
     Returns:
@@ -250,7 +250,7 @@ def retinanet_resnet101(num_classes: int, **settings: Any) -> RetinaNet:
     """RetinaNet on ResNet-101; errors as `retinanet_resnet`.
 
     Args:
-        num_classes: K.
+        num_classes: K, how many there are.
         settings: keywords of `retinanet_resnet`.
 
     Returns:
@@ -263,7 +263,7 @@ def retinanet_resnet152(num_classes: int, **settings: Any) -> RetinaNet:
     """RetinaNet on ResNet-152; errors as `retinanet_resnet`.
 
     Args:
-        num_classes: K.
+        num_classes: K, how many there are.
         settings: keywords of `retinanet_resnet`.
 
     Returns:

@@ -19,6 +19,7 @@ EXAMPLES = dict(
         flags=re.MULTILINE | re.DOTALL,
     )
 )
+PREFIX = re.compile(r"~?\b(typing|collections\.abc|pathlib|torch)\.(?=[A-Z])|~")
 CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)(?=(\w)?)")
 
 
@@ -56,6 +57,23 @@ def add_example(
         ]
 
 
+def shorten_signature(
+    app: Sphinx,
+    what: str,
+    name: str,
+    item: object,
+    options: object,
+    signature: str | None,
+    returned: str | None,
+) -> tuple[str | None, str | None]:
+    """`Any` for `typing.Any`; an ellipsis where a default is made anew."""
+    short = (
+        text and PREFIX.sub("", text).replace("<factory>", "…")
+        for text in (signature, returned)
+    )
+    return next(short), next(short)
+
+
 def skip_fields(
     app: Sphinx,
     what: str,
@@ -73,5 +91,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     # Before Napoleon, which turns sections into fields.
     app.connect("autodoc-process-docstring", double_backticks, priority=100)
     app.connect("autodoc-process-docstring", add_example, priority=110)
+    app.connect("autodoc-process-signature", shorten_signature)
     app.connect("autodoc-skip-member", skip_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

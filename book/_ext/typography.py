@@ -1,4 +1,4 @@
-"""What must not be parted at the end of a line: 128 × 128, 90 %, a formula and its full stop."""
+"""What no line may part: 128 × 128, 90 %, a formula and its full stop."""
 
 from __future__ import annotations
 

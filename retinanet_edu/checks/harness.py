@@ -41,7 +41,8 @@ class Case:
             `expected` is the slope by that argument of the output, see `weighted`.
         why: what the case is about; the hint where nothing better is known.
         why_finite: the hint instead of it, where the result is wrong but neither inf nor nan.
-        atol, rtol: how close is equal.
+        atol: how close is equal, for any number.
+        rtol: the same, as a share of the number.
     """
 
     name: str

@@ -34,7 +34,7 @@ def coco_metrics(
 
     Args:
         detections, truths: one an image, see `read_truth`.
-        num_classes: K.
+        num_classes: K, how many there are.
         areas: bounds between small, medium and large objects, in square pixels.
 
     Returns:

@@ -39,7 +39,8 @@ class Evaluation:
     Attributes:
         classes: K names.
         coco: the twelve by `METRICS`.
-        voc07, voc10: means over classes of the 11-point and the area AP at IoU 0.5.
+        voc07: mean over classes of the 11-point AP at IoU 0.5.
+        voc10: the same of the area under the curve.
         per_class: `AP`, `AP50`, `voc07`, `voc10`, and how many `objects` and `difficult` there are.
         curves: recall and precision at IoU 0.5 by VOC's rule.
         loss: mean over the images, where a model was evaluated.

@@ -29,8 +29,10 @@ class Ledger:
 
     Attributes:
         scores: (D,) float64, descending; equal scores stay in the order of the images.
-        true_positive, ignored: (D,) bool, never both; what is neither is a false positive.
-        objects, difficult: how many there were to find, and how many that need not be found.
+        true_positive: (D,) bool.
+        ignored: (D,) bool, never true where `true_positive` is; what is neither is false.
+        objects: how many there were to find.
+        difficult: how many there were that need not be found.
     """
 
     scores: np.ndarray

@@ -244,7 +244,7 @@ def confusion(
     Args:
         detections: of the image; those with a lower score than `score_threshold` are left out.
         truth: of the image.
-        num_classes: K.
+        num_classes: K, how many there are.
         score_threshold: 0…1.
         foreground: from this IoU on a detection lies on an object.
 

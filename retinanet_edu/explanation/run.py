@@ -266,7 +266,7 @@ def gains(pictures: Sequence[Judged], num_classes: int) -> dict[str, float]:
 
     Args:
         pictures: the verdicts on each.
-        num_classes: K.
+        num_classes: K, how many there are.
 
     Returns:
         by kind, and for "missed", AP with that mended less AP as it is: both at IoU 0.5, the area

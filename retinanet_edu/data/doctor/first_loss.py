@@ -63,7 +63,7 @@ def expected_first_loss(
         survey: of the data set.
         image_size: longer side of the pictures, in pixels; each is padded as a batch is.
         anchors: of the model.
-        num_classes: K.
+        num_classes: K, how many there are.
         prior: π.
 
     Returns:
@@ -83,7 +83,8 @@ class Match(NamedTuple):
     """What an untrained network is asked of one image.
 
     Attributes:
-        positives, ignored: so many anchors.
+        positives: so many anchors find an object.
+        ignored: so many are asked nothing.
         anchors: N, all of them.
         box: smooth L1 of the positive ones together, where every offset is 0.
     """

@@ -39,6 +39,7 @@ def _judge(table: Table, measured: dict[str, Any]) -> list[Finding]:
         (one, other)
         for one, other in combinations(table.runs, 2)
         if abs(table.mean(one) - table.mean(other)) > table.margin()
+        and covered[one] != covered[other]
     ]
     right = sum(
         (table.mean(one) > table.mean(other)) == (covered[one] > covered[other])
@@ -52,7 +53,7 @@ def _judge(table: Table, measured: dict[str, Any]) -> list[Finding]:
         Finding(
             "of two anchor sets, the one that covers more objects reaches more",
             0 < len(apart) == right,
-            f"{right} of {len(apart)} pairs that differ; covered: {shares}",
+            f"{right} of {len(apart)} pairs that differ in both; covered: {shares}",
         ),
     ]
 
