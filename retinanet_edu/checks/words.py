@@ -60,9 +60,10 @@ def short(value: Any, first: int = 0) -> list[str]:
     if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
         value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
-        lines = [part for line in nested(value).splitlines() for part in wrap(line, WIDTH)] or [
-            "''"
-        ]
+        # A call that can be copied must stay whole, word by word.
+        words = {"width": WIDTH, "break_long_words": False, "break_on_hyphens": False}
+        lines = [part for line in nested(value).splitlines() for part in wrap(line, **words)]
+        lines = lines or ["''"]
         return [*lines[: 3 * ROWS], "…"] if len(lines) > 3 * ROWS else lines
     value = value.detach().cpu()
     line = f"{nested(value.tolist())}  {kind_of_it}" if value.numel() <= WIDTH else ""
