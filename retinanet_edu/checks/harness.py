@@ -15,6 +15,7 @@ from torch import Tensor
 from retinanet_edu.checks.comparison import difference
 from retinanet_edu.checks.slopes import reach, weighted
 from retinanet_edu.checks.words import (
+    LABEL,
     block,
     explain_numbers,
     explain_shape,
@@ -327,8 +328,8 @@ def _message(piece: Piece, case: Case, finding: Finding, position: int, total: i
         *block("expected", leaves(*finding.expected), finding.row),
     ]
     ends = {"difference": finding.detail, "there": finding.place, "hint": finding.hint}
-    if piece.invoke is _call:  # with inputs as they are
-        ends["again"] = again
     for label, text in ends.items():
         lines += block(label, [("", Text(text))]) if text else []
+    if piece.invoke is _call:  # with inputs as they are; in one line, to be copied
+        lines.append(f"  {'again':{LABEL}}{again}")
     return "\n".join(lines)

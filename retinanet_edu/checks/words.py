@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from functools import partial
 from textwrap import wrap
 from typing import Any
 
@@ -61,9 +60,9 @@ def short(value: Any, first: int = 0) -> list[str]:
     if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
         value = torch.from_numpy(value)
     if not isinstance(value, Tensor):
-        # A call that can be copied must stay whole, word by word.
-        wrapped = partial(wrap, width=WIDTH, break_long_words=False, break_on_hyphens=False)
-        lines = [part for line in nested(value).splitlines() for part in wrapped(line)] or ["''"]
+        lines = [part for line in nested(value).splitlines() for part in wrap(line, WIDTH)] or [
+            "''"
+        ]
         return [*lines[: 3 * ROWS], "…"] if len(lines) > 3 * ROWS else lines
     value = value.detach().cpu()
     line = f"{nested(value.tolist())}  {kind_of_it}" if value.numel() <= WIDTH else ""

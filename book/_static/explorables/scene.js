@@ -178,7 +178,7 @@ window.explorableDrawing = ({ add, set, format, clamp }) => {
     constructor(figure, options) {
       super(figure, { width: 360, height: 220, pad: 0, ...options });
       const { svg, width, height } = this;
-      const [left, right, top, bottom] = [58, width - 12, 10, height - 42];
+      const [left, right, top, bottom] = [50, width - 12, 10, height - 42];
       const scale = ([low, high], log, from, to) => {
         const f = log ? (value) => Math.log10(Math.max(value, Number.MIN_VALUE)) : Number;
         return (value) => from + ((f(value) - f(low)) / (f(high) - f(low))) * (to - from);
@@ -199,8 +199,8 @@ window.explorableDrawing = ({ add, set, format, clamp }) => {
         add(axes, "text", { x: left - 6, y: this.Y(at) + 4, "text-anchor": "end", text });
       }
       const middle = (top + bottom) / 2;
-      const turned = { "text-anchor": "middle", transform: `rotate(-90 13 ${middle})` };
-      add(axes, "text", { x: 13, y: middle, ...turned, text: options.ylabel });
+      const turned = { "text-anchor": "middle", transform: `rotate(-90 9 ${middle})` };
+      add(axes, "text", { x: 9, y: middle, ...turned, text: options.ylabel });
       const below = { x: (left + right) / 2, y: height - 6, "text-anchor": "middle" };
       add(axes, "text", { ...below, text: options.xlabel });
       const id = `clip-${++plots}`; // lines end at the axes
