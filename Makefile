@@ -22,7 +22,7 @@ help:
 	@echo "make test           run every test, every chapter among them"
 	@echo "make mutation       change the code a little, again and again: do the tests notice?"
 	@echo "make soak           kill training runs, damage files: nothing is lost, nothing hangs"
-	@echo "make bench          ours against torchvision's RetinaNet, in ten minutes or more (BENCH=--quick: in one or two)"
+	@echo "make bench          ours against torchvision's RetinaNet, in half an hour or less (BENCH=--quick: in a minute)"
 	@echo "make accuracy       both trained on the same photographs (VOC=folder WEIGHTS=file ACCURACY=--small)"
 	@echo "make lint           style and types"
 	@echo "make install        only the virtual environment, .venv"
