@@ -1,4 +1,4 @@
-"""The demo: a small RetinaNet, from random weights to an honest number in three minutes.
+"""The demo: a small RetinaNet, from random weights to an honest number in five minutes.
 
 Model, losses, loop and evaluation are those that train on VOC; only the sizes are smaller.
 """
