@@ -20,7 +20,7 @@ from retinanet_edu import (
 )
 from retinanet_edu.data.transforms import EvalTransform
 from retinanet_edu.errors import CheckpointError, DataError, TrainingError
-from retinanet_edu.training import BEST, LAST, METRICS, schedule
+from retinanet_edu.training import BEST, LAST, METRICS, fastest_memory_format, schedule
 from retinanet_edu.training.optimizer import make_optimizer, set_rate
 
 
@@ -191,6 +191,37 @@ def test_classes_that_are_not_the_models_are_refused(tmp_path):
         run(tmp_path, data=Others())
     with pytest.raises(DataError, match="empty"):
         run(tmp_path, data=Squares(0))
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "size", "expected"),
+    [
+        ("cpu", "AVX512", 800, torch.channels_last),
+        ("cpu", "AVX2", 256, torch.channels_last),
+        ("cpu", "AVX2", 257, torch.contiguous_format),
+        ("cpu", "NO AVX", 800, torch.channels_last),
+        ("cuda", "AVX2", 800, torch.channels_last),
+    ],
+)
+def test_memory_format_by_device_and_size(device, capability, size, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert fastest_memory_format(torch.device(device), size) == expected
+
+
+@pytest.mark.parametrize("image_size", [96, 512])  # channels_last, and the other on AVX2
+def test_a_model_trains_in_that_format_on_all_its_way(tmp_path, image_size, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    model = small_model()
+    model.image_size = image_size
+    seen = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, inputs, out: seen.append(out))
+    run(tmp_path, model=model, data=Squares(2), epochs=1, transform=EvalTransform(96))
+    # Of a single cell or channel one cannot tell.
+    maps = [out for out in seen if min(out.shape[1:]) > 1]
+    assert len(maps) > 20
+    assert {out.is_contiguous() for out in maps} == {image_size == 512}
 
 
 def test_weight_decay_spares_biases_and_norms():

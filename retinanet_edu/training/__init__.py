@@ -30,9 +30,10 @@ from retinanet_edu.training.folder import (
     tensorboard,
     tidy,
 )
+from retinanet_edu.training.memory import fastest_memory_format
 from retinanet_edu.training.optimizer import make_optimizer, schedule, set_rate
 
-__all__ = ["BEST", "LAST", "METRICS", "schedule", "train"]
+__all__ = ["BEST", "LAST", "METRICS", "fastest_memory_format", "schedule", "train"]
 
 
 def train(
@@ -126,7 +127,7 @@ def train(
         workers=workers,
         pin_memory=device.type == "cuda",
     )
-    model.to(device).to(memory_format=torch.channels_last)  # faster on CPU and GPU alike
+    model.to(device).to(memory_format=fastest_memory_format(device, model.image_size))
     descent = make_optimizer(model, optimizer, learning_rate, weight_decay, backbone_rate)
     total_steps = epochs * len(batches)
     warmup_steps = min(warmup_steps, total_steps // 5)
@@ -209,7 +210,7 @@ def _forward(
     device: torch.device,
     cost: Callable[..., Losses],
 ) -> Losses:
-    images = batch.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    images = batch.images.to(device, non_blocking=True)
     targets = batch.targets.to(device, non_blocking=True)
     anchors = model.anchors((images.shape[-2], images.shape[-1]))
     return cost(network(images), anchors, targets)
