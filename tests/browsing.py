@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,10 +89,13 @@ def open_page(
     return page, visit
 
 
-def serious(page: playwright.Page, only: Sequence[str] = ()) -> list[str]:
-    """What axe finds, by all rules or only these, as lines, the theme's own apart."""
+def serious(
+    page: playwright.Page, only: Sequence[str] = (), without: Sequence[str] = ()
+) -> list[str]:
+    """What axe finds, by all rules, only these or all but those; the theme's own apart."""
     page.evaluate(axe.AXE_SCRIPT)
-    options = {"preload": False, "resultTypes": ["violations"]}
+    options: dict[str, Any] = {"preload": False, "resultTypes": ["violations"]}
+    options["rules"] = {name: {"enabled": False} for name in without}
     if only:
         options["runOnly"] = list(only)
     result = page.evaluate("options => axe.run(options)", options)

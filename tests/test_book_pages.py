@@ -59,9 +59,10 @@ def visits(browser: playwright.Browser, built_book: Path) -> list[Visit]:
                 if page.evaluate("document.documentElement.scrollWidth") > width:
                     visit.overflow = page.evaluate(FIND_WIDE) or ["the page itself"]
             else:
+                if scheme == "light":  # in the dark only the colours are others
+                    visit.findings = serious(page, without=["color-contrast"])
                 page.evaluate(THIN_OUT)
-                # In the dark only the colours are others.
-                visit.findings = serious(page, ["color-contrast"] if scheme == "dark" else [])
+                visit.findings += serious(page, only=["color-contrast"])
             page.close()
             done.append(visit)
     return done
