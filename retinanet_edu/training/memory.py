@@ -15,7 +15,8 @@ def fastest_memory_format(device: torch.device, image_size: int) -> torch.memory
     Returns:
         `torch.channels_last`, the channels of a pixel side by side. But on a CPU with AVX2 and no
         wider instructions, the gradient of a 3×3 convolution's weights takes up to twice as long
-        that way where maps are large, so there `torch.contiguous_format`.
+        that way where maps are large, so there, for images of more than 256 pixels,
+        `torch.contiguous_format`.
     """
     is_narrow = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
     return torch.contiguous_format if is_narrow and image_size > 256 else torch.channels_last
