@@ -72,8 +72,20 @@ def arms_of(base: Recipe) -> dict[str, tuple[str, Recipe]]:
             "what `retinanet-edu train` does: group norm and random scales",
             ours(model=groups, scale=(0.8, 1.25)),
         ),
+        "default-batch": (
+            "the same, normalised over the batch",
+            ours(model=groups, scale=(0.8, 1.25), loss={"normaliser": "batch"}),
+        ),
+        "default-l1-batch": (
+            "the same, and L1",
+            ours(
+                model=groups,
+                scale=(0.8, 1.25),
+                loss={"box_loss": "l1", "normaliser": "batch"},
+            ),
+        ),
         "groups-scale-colour": (
-            "the same, and random colours",
+            "the default and random colours",
             ours(model=groups, scale=(0.8, 1.25), colour=True),
         ),
         "groups-rate": (
