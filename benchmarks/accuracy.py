@@ -121,6 +121,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "data/results")
     arguments = parser.parse_args()
     start, made = time.monotonic(), provenance()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # A CPU that only imitates bfloat16 takes fifteen times as long with it.
+    bfloat16 = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() != "AVX2"
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -147,8 +150,8 @@ def main() -> None:
                         *data,
                         folder / f"{arm}-{seed}",
                         weights=arguments.weights,
-                        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-                        bfloat16=True,
+                        device=device,
+                        bfloat16=bfloat16,
                         workers=arguments.workers,
                         is_time_up=lambda: time.monotonic() - start > 60 * arguments.minutes,
                     )
