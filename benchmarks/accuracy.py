@@ -123,7 +123,7 @@ def main() -> None:
     start, made = time.monotonic(), provenance()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # A CPU that only imitates bfloat16 takes fifteen times as long with it.
-    bfloat16 = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() != "AVX2"
+    bfloat16 = device.type == "cuda" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
