@@ -132,9 +132,9 @@ class SingleNeck(FPN):
     """One map for all levels: C5 after a 1×1 convolution.
 
     It is repeated to the grids of P3 and P4 by the nearest neighbour, and thinned to those of P6
-    and P7 by leaving out every second cell. So the anchors stay where they are, and those of all
-    five levels read the same numbers. In the paper's variant the anchors of all five scales stand
-    on the grid of the one map itself, which has fewer places.
+    and P7 by leaving out every second row and column. So the anchors stay where they are, and those
+    of all five levels read the same numbers. In the paper's variant the anchors of all five scales
+    stand on the grid of the one map itself, which has fewer places.
 
     Source:
         Lin et al. (arXiv 1612.03144), section 5, the single-scale baseline on C5.
