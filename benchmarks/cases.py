@@ -420,7 +420,7 @@ def training(device: torch.device, quick: bool) -> Cases:
         if name == "demo":
             # A norm in training doubles rounding, so equal results are looked for in evaluation.
             ours_model.backbone.eval(), theirs_model.backbone.eval()
-        ours_model.to(memory_format=fastest_memory_format(device, size))
+        ours_model.to(memory_format=fastest_memory_format(ours_model, device, size))
         keywords = interop.criterion_settings(theirs_model)
         images = _images(batch, size, device)
         classes = ours_model.num_classes

@@ -123,13 +123,14 @@ class AnchorGenerator:
         """
         height, width = (int(side) for side in image_size)
         key = ((height, width), torch.device(device))
-        if key not in self._cache:
+        anchors = self._cache.get(key)  # threads that predict may share the cache
+        if anchors is None:
             if len(self._cache) >= _CACHED_SIZES:
-                self._cache.pop(next(iter(self._cache)))  # the oldest
+                self._cache.pop(next(iter(self._cache)), None)  # the oldest
             # Never an inference tensor: the same anchors may next serve a loss's gradient.
             with torch.inference_mode(False):
-                self._cache[key] = self._generate(height, width).to(device)
-        return self._cache[key]
+                anchors = self._cache[key] = self._generate(height, width).to(device)
+        return anchors
 
     def _generate(self, height: int, width: int) -> Tensor:
         levels = []

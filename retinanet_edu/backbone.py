@@ -46,6 +46,9 @@ class ResNet(nn.Module):
         frozen_norms: names of the batch norms that keep their loaded statistics and scale.
         frozen_stages: how many of the stem and the four stages are not trained, from the bottom.
 
+    Raises:
+        ValueError: there is no such depth, or `width` is not positive.
+
     Source:
         He et al., "Deep Residual Learning" (arXiv 1512.03385), table 1; stride 2 sits in the
         3×3 convolution of a bottleneck, as in torchvision.
@@ -100,13 +103,17 @@ class ResNet(nn.Module):
         Args:
             norms: names of batch norms, such as "layer1.0.bn1", that keep their statistics and
                 their scale and shift. Small detection batches would spoil them.
-            stages: how many of stem, layer1 … layer4 are not trained at all, from the bottom.
+            stages: how many of stem, layer1 … layer4 are not trained at all, from the bottom. Their
+                batch norms still follow the batches unless they are among `norms`.
 
         Raises:
             ValueError: there are not so many stages.
+            AttributeError: there is no such norm.
         """
         if not 0 <= stages <= len(STAGES):
             raise ValueError(f"0 to {len(STAGES)} stages can be frozen, not {stages}")
+        for name in norms:
+            self.get_submodule(name)  # before anything is changed
         self.frozen_norms, self.frozen_stages = tuple(norms), stages
         self.requires_grad_(True)
         for name in self.frozen_norms:

@@ -7,6 +7,7 @@ code. It holds what rebuilds the model, so that its reader needs no settings of 
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -50,6 +51,7 @@ def save_checkpoint(
     Law:
         load_checkpoint(path) has the weights of `model`, bit for bit, unless `half`.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if isinstance(model.backbone, ResNet) and isinstance(model.backbone.bn1, nn.Identity):
         raise CheckpointError(
             f"{path}: a model that was made for inference has no norms left to be saved; save the "
@@ -88,7 +90,7 @@ def save_checkpoint(
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, AttributeError, TypeError, pickle.PicklingError) as error:
         raise CheckpointError(f"{path}: could not be written ({error})") from error
 
 
@@ -252,6 +254,7 @@ def load_weights(model: RetinaNet, weights: Mapping[str, Tensor], path: str | Pa
     Raises:
         CheckpointError: they do not fit; the model is left as it was.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     own = model.state_dict()
     last = "classification_head.output.bias"
     per_cell = model.anchor_generator.anchors_per_cell

@@ -59,6 +59,9 @@ def postprocess(
     Returns:
         one `Detections` an image, in pixels of the images that the network saw.
 
+    Raises:
+        ValueError: `image_sizes` or `anchors` are not as many as the predictions'.
+
     Source:
         RetinaNet paper (arXiv 1708.02002), section 4, "Inference". The article suppresses the
         anchors first and decodes the survivors; the paper and all known code do it this way round.
@@ -133,10 +136,11 @@ def _few_candidates(
     # A little below the threshold's own logit; the scores themselves decide in the end.
     lowest = torch.tensor(score_threshold - 1e-6, dtype=torch.float64).clamp(0, 1).logit()
     blocks = logits.reshape(-1, _block(sum(anchors_per_level), logits.shape[2]), logits.shape[2])
-    busy = (blocks.flatten(1).amax(dim=1) > lowest).nonzero()[:, 0]
+    # In half precision the threshold itself would be rounded, and could be rounded up.
+    busy = (blocks.flatten(1).amax(dim=1).float() > lowest).nonzero()[:, 0]
     if 2 * len(busy) > len(blocks):
         return None
-    pairs = blocks[busy]  # (blocks, anchors, K)
+    pairs = blocks[busy].float()  # (blocks, anchors, K)
     block, anchor, label = (pairs > lowest).nonzero(as_tuple=True)  # (C,) each
     if len(label) > top_k:
         return None
@@ -255,8 +259,9 @@ def predict(
     """What a model sees in pictures, in their own pixels.
 
     Args:
-        model: its weights, its device and its `image_size` are used; its mode is left as it was.
-            What it sees in a picture does not depend on the others.
+        model: its weights in float32, its device and its `image_size` are used; its mode is left as
+            it was. For half precision, call this under `torch.autocast`. What it sees in a picture
+            does not depend on the others.
         pictures: one or several, each a path, a PIL image, an RGB array (H, W, 3) of uint8 or a
             tensor (3, H, W) of uint8.
         batch_size: pictures that go through the network together, at most.
@@ -267,8 +272,11 @@ def predict(
         `Detections` for one picture, a list of them for several; boxes in pixels of the original.
 
     Raises:
+        ValueError: `batch_size` below 1.
         DataError: a picture is missing, damaged or of another kind; the message names it.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, got {batch_size}")
     if isinstance(pictures, str | Path | Image.Image | np.ndarray | Tensor):
         return predict(model, [pictures], image_size=image_size, **settings)[0]
     transform = EvalTransform(image_size or model.image_size)

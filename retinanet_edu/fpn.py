@@ -22,6 +22,9 @@ class FPN(nn.Module):
         channels: channels of every level of the pyramid.
         p6_from: the map that P6 is computed from, "C5" as in the paper, or "P5".
 
+    Raises:
+        ValueError: not three `in_channels`, or no such `p6_from`.
+
     Source:
         Lin et al., "Feature Pyramid Networks" (arXiv 1612.03144), section 3; P6 and P7 from the
         RetinaNet paper (arXiv 1708.02002), section 4, footnote 2.

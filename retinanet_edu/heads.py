@@ -25,6 +25,9 @@ class Subnet(nn.Module):
         group_norm: normalise after each of them, 8 channels a group (32 groups of 256).
         prior: score at which the last bias starts, π in 0…1; None starts it at 0.
 
+    Raises:
+        ValueError: `prior` is not between 0 and 1.
+
     Source:
         RetinaNet paper (arXiv 1708.02002), section 4, "Classification Subnet" and "Box
         Regression Subnet"; initialisation: section 4.1.

@@ -169,8 +169,9 @@ def to_torchvision(model: RetinaNet, **settings: Any) -> TorchvisionRetinaNet:
     Args:
         model: on a ResNet, with torchvision's anchors: AnchorGenerator(offset=0, rounded=True,
             stride_from_grid=True).
-        settings: keywords of torchvision's RetinaNet, such as score_thresh. By default it scales
-            and pads pictures as `predict` does.
+        settings: keywords of torchvision's RetinaNet, such as score_thresh. By default it scales to
+            the same size, to a pixel, and pads alike; but it does not smooth before it shrinks, so
+            a shrunken picture, and so its scores, differ from `predict`'s.
 
     Returns:
         a model of its own, in the same mode; nothing is shared.

@@ -278,7 +278,8 @@ class _FocalSum(torch.autograd.Function):
         """
         rows = logits.reshape(-1, logits.shape[-1])  # (B·N, K)
         background = (1 - alpha) * weights.reshape(-1, 1)  # (B·N, 1)
-        gradient = torch.empty_like(rows)
+        # Contiguous, or `flatten` below would give a copy.
+        gradient = torch.empty_like(rows, memory_format=torch.contiguous_format)
         size = max(1, _PIECE // rows.shape[1])
         parts = zip(rows.split(size), background.split(size), gradient.split(size))
         total = background.new_zeros(())

@@ -53,6 +53,6 @@ def show_source(*objects: Callable[..., object] | type) -> None:
         objects: functions or classes of the package.
     """
     for item in objects:
-        path = Path(inspect.getfile(item)).relative_to(_ROOT).as_posix()
+        path = Path(inspect.getfile(inspect.unwrap(item))).relative_to(_ROOT).as_posix()
         source = textwrap.dedent(inspect.getsource(item)).rstrip()  # a method stands indented
         display(Markdown(f"**`{path}`**\n\n```python\n{source}\n```"))

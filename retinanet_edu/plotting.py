@@ -276,7 +276,10 @@ def plot_precision_recall(evaluation: Evaluation) -> Figure:
     for i, (name, (recall, precision)) in enumerate(evaluation.curves.items()):
         ap = evaluation.per_class[name]["voc10"]
         colour, line = PALETTE[i % len(PALETTE)], lines[(i // len(PALETTE) + i) % len(lines)]
-        axes.step(recall, precision, line, color=colour, where="post", label=f"{name} ({ap:.2f})")
+        # Each step leads to the recall that its detection reaches; the first begins at 0.
+        recall = np.concatenate([0 * recall[:1], recall])
+        precision = np.concatenate([precision[:1], precision])
+        axes.step(recall, precision, line, color=colour, where="pre", label=f"{name} ({ap:.2f})")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     columns = 1 + (len(evaluation.curves) - 1) // 10

@@ -548,3 +548,12 @@ def test_real_weights_complete_or_in_part_give_torchvisions_maps(
         c3, c4, _ = model.backbone(x)
     torch.testing.assert_close(c3, expected["C3"], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(c4, expected["C4"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_norm_that_is_not_there_is_refused_before_anything_changes() -> None:
+    backbone = ResNet(18, 0.125)
+    with pytest.raises(AttributeError, match="bn7"):
+        backbone.freeze(norms=("layer1.0.bn7",), stages=2)
+    assert backbone.frozen_norms == ()
+    assert backbone.frozen_stages == 0
+    backbone.train()

@@ -690,3 +690,18 @@ def test_a_model_for_inference_is_not_saved_but_predicts(shapes: RetinaNet, tmp_
     with pytest.raises(CheckpointError, match=r"made for inference .* save the one"):
         save_checkpoint(tmp_path / "fast.pt", fast)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_compiled_model_is_saved_as_the_one_it_was_made_of(tmp_path: Path) -> None:
+    model = checkpoint.load_checkpoint("shapes")
+    checkpoint.save_checkpoint(tmp_path / "a.pt", torch.compile(model))
+    again = checkpoint.load_checkpoint(tmp_path / "a.pt")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters()))
+
+
+def test_what_cannot_be_pickled_is_refused_as_all_else(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="could not be written"):
+        checkpoint.save_checkpoint(
+            tmp_path / "a.pt", checkpoint.load_checkpoint("shapes"), training={"f": lambda: 1}
+        )
+    assert not [*tmp_path.iterdir()]

@@ -772,3 +772,26 @@ def test_a_picture_of_16_bits_is_the_same_as_from_its_file(tmp_path: Path) -> No
     assert len(from_file) > 0
     assert torch.equal(from_file.boxes, from_picture.boxes)
     assert torch.equal(from_file.scores, from_picture.scores)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "logit", "threshold"),
+    [(torch.bfloat16, -2.9375, 0.05), (torch.float16, -0.8472, 0.3)],
+)
+def test_half_precision_loses_nothing_at_the_threshold(
+    dtype: torch.dtype, logit: float, threshold: float
+) -> None:
+    logits = torch.full((1, 64, 1), -9.0)
+    logits[0, 5] = logit
+    logits = logits.to(dtype)
+    assert logits[0, 5].float().sigmoid() > threshold
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]]).expand(64, 4)
+    predictions = Predictions(logits, torch.zeros(1, 64, 4), (64,))
+    found = postprocess(predictions, anchors, [(20, 20)], score_threshold=threshold)
+    assert len(found[0]) == 1
+
+
+def test_a_batch_of_less_than_one_is_refused() -> None:
+    model = retinanet_resnet18(1, width=0.125, channels=8, head_convs=0)
+    with pytest.raises(ValueError, match="at least 1"):
+        predict(model, [np.zeros((32, 32, 3), np.uint8)], batch_size=-1)

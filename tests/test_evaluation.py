@@ -749,3 +749,22 @@ def test_an_evaluation_is_a_value_of_one_class_or_more() -> None:
     assert "array" not in repr(one)
     with pytest.raises(FrozenInstanceError):
         one.voc07 = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("truth", "found", "says"),
+    [
+        ({"difficult": torch.tensor([True])}, {}, "of a truth are 2, 2, 1, 2"),
+        ({"labels": torch.tensor([0, 0, 0])}, {}, "of a truth are 2, 3, 3, 3"),
+        ({"boxes": torch.tensor([[0, 0, 9, math.nan]] * 2)}, {}, "box of the truth is nan"),
+        ({}, {"scores": torch.tensor([0.9, 0.8])}, "of a detection are 1, 2, 1"),
+    ],
+)
+def test_entries_that_do_not_belong_together_are_refused(
+    truth: dict, found: dict, says: str
+) -> None:
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [9.0, 9.0, 20.0, 20.0]])
+    truth = {"boxes": boxes, "labels": torch.tensor([0, 0])} | truth
+    parts = {"boxes": boxes[:1], "scores": torch.tensor([0.9]), "labels": torch.tensor([0])} | found
+    with pytest.raises(DataError, match=says):
+        evaluate_detections([Detections(**parts)], [truth], ["cat"])

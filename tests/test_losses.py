@@ -859,3 +859,19 @@ def test_alpha_keeps_the_precision_of_the_logits() -> None:
         expected = alpha * F.softplus(-logits).sum() + (1 - alpha) * F.softplus(logits).sum()
         both = focal_loss(logits, ones, alpha, 0.0) + focal_loss(logits, zeros, alpha, 0.0)
         torch.testing.assert_close(both, expected, rtol=1e-14, atol=0)
+
+
+def test_logits_that_lie_otherwise_in_memory_have_the_same_gradient() -> None:
+    """A head of one's own may give (B, K, N) transposed: dense, but not contiguous."""
+    anchors = AnchorGenerator()((64, 64))
+    boxes = torch.tensor([[8.0, 8.0, 44.0, 40.0]])
+    targets = Targets.from_list(boxes=[boxes], labels=[torch.tensor([2])])
+    logits = torch.randn(1, 3, len(anchors), generator=torch.Generator().manual_seed(0)) - 3
+    deltas = torch.zeros(1, len(anchors), 4)
+    slopes = []
+    for own in (logits.transpose(1, 2), logits.transpose(1, 2).contiguous()):
+        own = own.detach().requires_grad_()
+        loss = criterion(Predictions(own, deltas, (len(anchors),)), anchors, targets).total
+        slopes.append(torch.autograd.grad(loss, own)[0])
+    assert slopes[0].min() < 0  # of the object's logit, which is to rise
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=0)

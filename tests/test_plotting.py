@@ -347,11 +347,21 @@ def test_each_class_has_its_curve_of_precision_against_recall() -> None:
     drawn = lines_of(axes)
     assert list(drawn) == ["cat (0.00)", "dog (0.10)", "cow (0.20)", "fly (0.30)"]
     for (recall, precision), curve in zip(drawn.values(), curves.values(), strict=True):
-        np.testing.assert_array_equal(recall, curve[0])
-        np.testing.assert_array_equal(precision, curve[1])
+        # Before the curve comes its beginning at recall 0.
+        np.testing.assert_array_equal(recall[1:], curve[0])
+        np.testing.assert_array_equal(precision[1:], curve[1])
     assert axes.get_xlabel() == "recall"
     assert axes.get_ylabel() == "precision"
     pixels(figure)
+
+
+def test_the_area_that_is_drawn_is_that_of_the_curve() -> None:
+    """Of two objects one is found first and one third: 0.5 · 1 + 0.5 · 2/3."""
+    curve = ([0.5, 0.5, 1.0], [1.0, 0.5, 2 / 3])
+    (line,) = plot_precision_recall(evaluation({"cat": curve})).axes[0].get_lines()
+    assert line.get_drawstyle() == "steps-pre"
+    recall, precision = line.get_data()
+    assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(0.5 + 1 / 3)
 
 
 def test_thirty_classes_can_be_told_apart() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from retinanet_edu import (
 )
 from retinanet_edu.data.transforms import EvalTransform
 from retinanet_edu.errors import CheckpointError, DataError, TrainingError
+from retinanet_edu.losses import Losses, criterion
 from retinanet_edu.training import BEST, LAST, METRICS, fastest_memory_format, schedule
 from retinanet_edu.training.optimizer import make_optimizer, set_rate
 
@@ -46,11 +48,11 @@ class Squares:
         return image, {"boxes": boxes, "labels": torch.tensor([label]), "image_id": f"sq{index}"}
 
 
-def small_model(seed=0) -> RetinaNet:
+def small_model(seed=0, width=0.125) -> RetinaNet:
     torch.manual_seed(seed)
     return retinanet_resnet18(
         2,
-        width=0.125,
+        width=width,
         channels=16,
         head_convs=1,
         group_norm=True,
@@ -205,13 +207,65 @@ def test_classes_that_are_not_the_models_are_refused(tmp_path):
 )
 def test_memory_format_by_device_and_size(device, capability, size, expected, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert fastest_memory_format(torch.device(device), size) == expected
+    assert fastest_memory_format(small_model(width=0.25), torch.device(device), size) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_safe"),
+    [((8, 32, 1, 2), False), ((16, 32, 1, 2), True), ((8, 32, 1, 1), True), ((8, 32, 3, 2), True)],
+)
+def test_no_gradient_is_taken_that_would_write_beyond_its_memory(layer, is_safe, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    model = torch.nn.Conv2d(*layer)
+    found = fastest_memory_format(model, torch.device("cpu"), 96)
+    assert (found == torch.channels_last) == is_safe
+    assert fastest_memory_format(model, torch.device("cuda"), 96) == torch.channels_last
+
+
+def test_the_validation_costs_what_the_training_costs(tmp_path):
+    def hundredfold(*given, factor, **settings):
+        return Losses(*(factor * part for part in criterion(*given, **settings)))
+
+    settings = {"val_data": Squares(2), "epochs": 1, "learning_rate": 1e-9}
+    _, plain = run(tmp_path / "a", **settings)
+    own = {"loss": hundredfold, "criterion_settings": {"factor": 100}}
+    _, scaled = run(tmp_path / "b", **settings, **own)
+    assert scaled[0]["val_loss"] == pytest.approx(100 * plain[0]["val_loss"], rel=1e-3)
+
+
+def test_a_learning_rate_of_numpys_is_one_like_another(tmp_path):
+    run(tmp_path, epochs=1, learning_rate=np.logspace(-4, -3, 3)[1])
+    assert (tmp_path / LAST).is_file()
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "evaluate_every"])
+def test_nothing_is_done_no_times(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name}.* at least 1"):
+        run(tmp_path, **{name: 0})
+
+
+def test_an_empty_validation_set_is_noticed_before_the_training(tmp_path):
+    with pytest.raises(DataError, match="validation set is empty"):
+        run(tmp_path, val_data=Squares(0))
+    assert not (tmp_path / LAST).exists()
+
+
+def test_a_run_does_not_go_on_at_another_image_size_or_with_another_backbone(tmp_path):
+    run(tmp_path, epochs=2)
+    for change in ("image_size", "backbone"):
+        model = small_model()
+        if change == "image_size":
+            model.image_size = 64
+        else:
+            model.backbone.freeze(stages=1)
+        with pytest.raises(CheckpointError, match=f"{change} was"):
+            run(tmp_path, model=model, epochs=2, resume=True)
 
 
 @pytest.mark.parametrize("image_size", [96, 512])  # channels_last, and the other on AVX2
 def test_a_model_trains_in_that_format_on_all_its_way(tmp_path, image_size, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    model = small_model()
+    model = small_model(width=0.25)
     model.image_size = image_size
     seen = []
     for module in model.modules():

@@ -27,7 +27,7 @@ from retinanet_edu.evaluation.voc import (
     precision_recall,
     read_truth,
 )
-from retinanet_edu.losses import criterion
+from retinanet_edu.losses import Losses, criterion
 from retinanet_edu.model import RetinaNet
 from retinanet_edu.structures import Detections, Predictions
 
@@ -122,7 +122,13 @@ def _validate(detections: Found, truths: Truths, classes: Sequence[str]) -> None
         raise DataError(f"classes must be different names, at least one, got {list(classes)}")
     for i, (found, truth) in enumerate(zip(detections, truths)):
         image = f"image {truth.get('image_id', i)}"
-        for owner, labels in (("detection", found.labels), ("truth", read_truth(truth)[1])):
+        own = read_truth(truth)
+        detected = (found.boxes, found.scores, found.labels)
+        for owner, parts in (("detection", detected), ("truth", own)):
+            if len({len(part) for part in parts}) > 1:
+                counts = ", ".join(str(len(part)) for part in parts)
+                raise DataError(f"{image}: boxes, labels and the rest of a {owner} are {counts}")
+        for owner, labels in (("detection", found.labels), ("truth", own[1])):
             wrong = [label for label in labels.tolist() if not 0 <= label < len(classes)]
             if wrong:
                 raise DataError(
@@ -130,6 +136,8 @@ def _validate(detections: Found, truths: Truths, classes: Sequence[str]) -> None
                 )
         if not (found.scores.isfinite().all() and found.boxes.isfinite().all()):
             raise DataError(f"{image}: a detection is nan or infinite: has the training diverged?")
+        if not own[0].isfinite().all():
+            raise DataError(f"{image}: a box of the truth is nan or infinite")
 
 
 @torch.inference_mode()
@@ -139,6 +147,7 @@ def evaluate(
     *,
     batch_size: int = 8,
     workers: int = 0,
+    loss: Callable[..., Losses] = criterion,
     criterion_settings: Mapping[str, Any] | None = None,
     distributed: bool = False,
     progress: bool = False,
@@ -151,7 +160,8 @@ def evaluate(
         data: dataset with the model's classes, see `retinanet_edu.data`.
         batch_size: pictures that go through the network together.
         workers: processes that load pictures.
-        criterion_settings: keywords of `criterion`, for the loss.
+        loss: what an image costs; called as `criterion` is, which it is by default.
+        criterion_settings: keywords of it.
         distributed: all processes of the group call this, each takes its share of the pictures,
             and each returns the same numbers.
         progress: show a bar.
@@ -169,7 +179,7 @@ def evaluate(
     check_classes(model, data)
     if len(data) == 0:
         raise DataError("there are no pictures to evaluate on")
-    loss = partial(criterion, **(criterion_settings or {}))
+    cost = partial(loss, **(criterion_settings or {}))
     share: dict[str, Any] = (
         {"rank": dist.get_rank(), "world_size": dist.get_world_size()} if distributed else {}
     )
@@ -179,7 +189,7 @@ def evaluate(
     bar = tqdm(loader, disable=not progress, unit="batch", dynamic_ncols=True)
     with evaluation_mode(model):
         for batch, keys in zip(bar, batches):  # in this order, so that the bar reaches its end
-            for (_, index), one in zip(keys, _judge(model, batch, settings, loss)):
+            for (_, index), one in zip(keys, _judge(model, batch, settings, cost)):
                 rows[index] = one
     if distributed:
         shares: list[Any] = [None] * dist.get_world_size()

@@ -62,6 +62,9 @@ def match_detections(
     Returns:
         the ledger of all detections of this class.
 
+    Raises:
+        ValueError: there is no such rule.
+
     Law:
         Each object is found at most once. A detection near none but difficult objects is ignored.
 
@@ -144,6 +147,9 @@ def average_precision(
 
     Returns:
         AP in 0…1, or nan for the nan of a class without objects.
+
+    Raises:
+        ValueError: there is no such method.
 
     Law:
         The area is the mean over all objects of the monotone precision at which each is found, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -89,13 +89,15 @@ def train(
         device: default CUDA where there is one.
         amp: bfloat16 in the network; default on CUDA only.
         workers: processes that load images.
-        resume: go on from `last.pt`, exactly; without one, start.
+        resume: go on from `last.pt`, exactly; without one, start. It is up to the caller that
+            `transform`, `loss` and `amp` are the same again.
         progress: show a bar.
 
     Returns:
         one dict of metrics an epoch, as in `metrics.jsonl`.
 
     Raises:
+        ValueError: `epochs`, `batch_size` or `evaluate_every` below 1.
         DataError: no images, or classes that are not the model's.
         CheckpointError: `output` has a run and `resume` is false, or it is of other settings.
         TrainingError: the loss or its gradient is not finite; the message names the images.
@@ -104,10 +106,21 @@ def train(
         RetinaNet paper (arXiv 1708.02002), section 4.1; AdamW: arXiv 1711.05101; warm-up:
         arXiv 1706.02677; cosine: arXiv 1608.03983.
     """
+    if min(epochs, batch_size, evaluate_every) < 1:
+        raise ValueError(
+            "epochs, batch_size and evaluate_every are at least 1, "
+            f"got {epochs}, {batch_size} and {evaluate_every}"
+        )
+    # Plain values, since numpy's would make a checkpoint that cannot be read back.
+    learning_rate, weight_decay = float(learning_rate), float(weight_decay)
+    backbone_rate, clip_norm = float(backbone_rate), float(clip_norm)
+    epochs, batch_size, warmup_steps, seed = map(int, (epochs, batch_size, warmup_steps, seed))
     rank, world_size, device = _join_processes(device)
     output = Path(output)
     if len(train_data) == 0:
         raise DataError("the training set is empty")
+    if val_data is not None and len(val_data) == 0:
+        raise DataError("the validation set is empty; give None for none")
     check_classes(model, train_data)
     model.classes = tuple(getattr(train_data, "classes", model.classes))
     check_classes(model, val_data)
@@ -127,7 +140,7 @@ def train(
         workers=workers,
         pin_memory=device.type == "cuda",
     )
-    model.to(device).to(memory_format=fastest_memory_format(device, model.image_size))
+    model.to(device).to(memory_format=fastest_memory_format(model, device, model.image_size))
     descent = make_optimizer(model, optimizer, learning_rate, weight_decay, backbone_rate)
     total_steps = epochs * len(batches)
     warmup_steps = min(warmup_steps, total_steps // 5)
@@ -163,7 +176,7 @@ def train(
         unit="step",
         dynamic_ncols=True,
     )
-    with bar:
+    with bar, closing(board) if board else nullcontext():
         for epoch in range(len(history), epochs):
             batches.set_epoch(epoch)
             model.train()
@@ -180,12 +193,15 @@ def train(
             means = (sums / len(batches)).tolist()
             row: dict[str, Any] = {"epoch": epoch + 1, "step": (epoch + 1) * len(batches)}
             row |= dict(zip(("loss", "classification_loss", "box_loss"), means, strict=True))
+            for buffer in model.buffers() if world_size > 1 else ():
+                dist.broadcast(buffer, 0)  # what is evaluated is then what is saved
             if val_data is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == epochs):
                 evaluation = evaluate(
                     model,
                     val_data,
                     batch_size=batch_size,
                     workers=workers,
+                    loss=loss,
                     criterion_settings=criterion_settings,
                     distributed=world_size > 1,
                 )
@@ -249,6 +265,7 @@ def _join_processes(device: str | torch.device | None) -> tuple[int, int, torch.
     if world_size == 1:
         return 0, 1, device
     if device.type == "cuda":
+        device = torch.device("cuda", local_rank if device.index is None else device.index)
         torch.cuda.set_device(device)
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from retinanet_edu.backbone import ResNet
 from retinanet_edu.checkpoint import (
     check_conventions,
     load_weights,
@@ -58,10 +59,11 @@ def start_or_resume(
         raise CheckpointError(
             f"{last}: weights alone, without what a run needs to go on; choose another folder"
         )
+    backbone = model.backbone.settings if isinstance(model.backbone, ResNet) else None
+    was = before["identity"] | {n: content[n] for n in ("image_size", "backbone")}
+    now = {**identity, "image_size": model.image_size, "backbone": backbone}
     changed = [
-        f"{name} was {before['identity'].get(name)}, is {value}"
-        for name, value in identity.items()
-        if before["identity"].get(name) != value
+        f"{n} was {was.get(n)}, is {value}" for n, value in now.items() if was.get(n) != value
     ]
     if changed:
         raise CheckpointError(f"{last}: cannot go on with other settings: {'; '.join(changed)}")
