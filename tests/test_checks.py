@@ -268,7 +268,8 @@ def test_the_whole_message_of_a_failure() -> None:
         "  got         [[0.25]]  (1, 1) float32\n"
         "  expected    [[0.2]]  (1, 1) float32\n"
         "  difference  1 of 1 numbers, by at most 0.05: 0.25, not 0.2\n"
-        '  again       pairwise_iou(*checks.inputs("pairwise_iou", 3))'
+        "  again       from retinanet_edu import checks; "
+        'pairwise_iou(*checks.inputs("pairwise_iou", 3))'
     )
     assert caught.value.case == "one inside the other"
     assert caught.value.hint == ""
@@ -447,6 +448,173 @@ def test_the_list_of_names_comes_without_torch() -> None:
         "assert len(checks.names()) > 20 and not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def message_of(function: Callable, name: str) -> CheckFailed:
+    with pytest.raises(CheckFailed) as caught:
+        check(function, name)
+    return caught.value
+
+
+def pops_a_map(laterals: list[Tensor]) -> list[Tensor]:
+    found = top_down(laterals)
+    laterals.pop()
+    return found
+
+
+def pops_a_layer(layers: list[tuple[int, int]]) -> int:
+    window = receptive_field(layers)
+    if layers:
+        layers.pop(0)
+    return window
+
+
+def adds_difficult(detections: list, truths: list, label: int) -> Any:
+    for truth in truths:
+        truth.setdefault("difficult", torch.zeros(len(truth["labels"])).bool())
+    return match_detections(detections, truths, label)
+
+
+def pops_iscrowd(content: dict[str, list]) -> Any:
+    found = coco_targets(content)
+    for one in content["annotations"]:
+        one.pop("iscrowd", 0)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "given"),
+    [
+        ("top_down", pops_a_map, "laterals"),
+        ("receptive_field", pops_a_layer, "layers"),
+        ("match_detections", adds_difficult, "truths"),
+        ("coco_targets", pops_iscrowd, "content"),
+    ],
+)
+def test_taking_from_an_input_or_adding_to_it_is_a_failure_that_names_it(
+    name: str, function: Callable, given: str
+) -> None:
+    failure = message_of(function, name)
+    assert failure.hint == f"it adds to {given} or takes from it: work on a copy"
+    assert f"right, but afterwards {given} has other entries" in " ".join(str(failure).split())
+
+
+def test_writing_into_an_array_or_a_plain_number_is_a_failure_too() -> None:
+    def lifts(recall: np.ndarray, precision: np.ndarray) -> float:
+        area = average_precision(recall, precision)
+        precision[:] = np.maximum.accumulate(precision[::-1])[::-1]
+        return area
+
+    def forgets(ledger: Any) -> Any:
+        curve = precision_recall(ledger)
+        ledger.scores[:] = 0
+        return curve
+
+    def renumbers(content: dict[str, list]) -> Any:
+        found = coco_targets(content)
+        content["images"][0]["id"] += 1
+        return found
+
+    assert "writes into precision" in message_of(lifts, "average_precision").hint
+    assert "writes into ledger.scores" in message_of(forgets, "precision_recall").hint
+    assert "writes into content['images'][0]['id']" in message_of(renumbers, "coco_targets").hint
+
+
+def test_nan_in_an_input_is_not_taken_for_another_value() -> None:
+    for value in (math.nan, np.array([math.nan]), torch.tensor([math.nan])):
+        assert harness._same(value, value)
+        assert not harness._same(value, 0 * torch.ones(1))
+
+
+def test_a_mistake_that_is_right_on_an_input_is_not_the_hint_there() -> None:
+    """The result is nearly right, and so is near to what the mistake gives."""
+    cases = [harness.Case("one", (1.0,), 1.0, rtol=1e-3, why="of the case")]
+    mistakes = [harness.Mistake("the cube", lambda x: x**3)]
+    piece = harness.Piece("square(x)", lambda: cases, "a table", mistakes)
+    assert harness.run(lambda x: 1.005, piece).hint == "of the case"
+
+
+def test_a_mistake_that_divides_by_0_is_recognised_without_a_warning() -> None:
+    cases = [harness.Case("no objects", (0.0,), math.nan)]
+    mistakes = [harness.Mistake("divided by 0", lambda x: np.float64(1) / x)]
+    piece = harness.Piece("share(x)", lambda: cases, "a table", mistakes)
+    assert harness.run(lambda x: math.inf, piece).hint == "divided by 0"
+
+
+def test_half_precision_of_the_focal_loss_is_told() -> None:
+    def coarse(logits: Tensor, targets: Tensor) -> Tensor:
+        if logits.numel() == 2 and logits.dtype == torch.float16:
+            return focal_loss(logits, targets) * 1.002
+        return focal_loss(logits, targets)
+
+    assert "half precision has three digits" in message_of(coarse, "focal_loss").hint
+
+
+def test_a_type_error_inside_the_function_is_not_blamed_on_the_call() -> None:
+    def my_iou(a: Tensor, b: Tensor) -> Tensor:
+        def area(boxes: Tensor) -> Tensor:
+            return boxes.prod(dim=1)
+
+        return area(a, b)
+
+    failure = message_of(my_iou, "pairwise_iou")
+    assert "takes 1 positional argument" in " ".join(str(failure).split())
+    assert "called as" not in failure.hint
+
+    class Iou(nn.Module):
+        def forward(self, a: Tensor) -> Tensor:
+            return a
+
+    assert message_of(Iou(), "pairwise_iou").hint == "it is called as pairwise_iou(a, b)"
+
+
+def test_the_line_to_repeat_a_case_can_be_pasted_and_names_the_readers_function() -> None:
+    def my_iou(a: Tensor, b: Tensor) -> Tensor:
+        return a @ b.T
+
+    line = str(message_of(my_iou, "pairwise_iou")).splitlines()[-1]
+    again = "from retinanet_edu import checks; my_iou(*checks.inputs("
+    assert line == f'  again       {again}"pairwise_iou", 1))'
+    exec(line.strip().removeprefix("again").strip(), {"my_iou": my_iou})
+
+
+@pytest.mark.parametrize("number", [-1, 0, 21])
+def test_a_case_that_there_is_not_is_refused_with_their_number(number: int) -> None:
+    with pytest.raises(ValueError, match=f"the cases 1 to 20, there is no case {number}"):
+        inputs("pairwise_iou", number)
+
+
+def test_odd_results_are_failures_and_no_crash() -> None:
+    slope = torch.ones(2, requires_grad=True)
+    assert "a Ledger" in message_of(lambda *given: (1, 2, 3, "four", None), "match_detections").hint
+    assert "arrays" in message_of(lambda *given: 5 * (slope,), "match_detections").hint
+    assert "two arrays" in message_of(lambda ledger: (slope, slope), "precision_recall").hint
+    assert "two arrays" in message_of(lambda ledger: ("a", "b"), "precision_recall").hint
+    assert "not a number" in str(message_of(lambda pi: torch.zeros(2), "prior_bias"))
+    assert "got         [0, 0]" in str(message_of(lambda layers: torch.zeros(2), "receptive_field"))
+    assert "four numbers" in message_of(lambda *xyxy: 4 * [torch.zeros(2)], "voc_box").hint
+    assert short(torch.zeros(40, 0)) == 4 * ["[]"] + ["… the first rows of (40, 0) float32"]
+
+
+def test_what_is_no_tensor_any_more_is_told() -> None:
+    for leave in (Tensor.tolist, Tensor.numpy, lambda iou: iou.sum().item()):
+        failure = message_of(lambda a, b, leave=leave: leave(pairwise_iou(a, b)), "pairwise_iou")
+        assert failure.hint.startswith("a tensor is asked for: .item(), .tolist() and .numpy()")
+
+
+def test_keywords_are_those_of_a_modules_forward(capsys: Any) -> None:
+    class Focal(nn.Module):
+        def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+            return focal_loss(logits, targets)
+
+    check(Focal(), "focal_loss")
+    assert "your function takes no alpha, gamma" in capsys.readouterr().out
+
+
+def test_a_result_in_the_place_of_the_function_is_refused_without_printing_it() -> None:
+    words = r"itself is asked for, not a Tensor: check\(my_function, 'box_area'\)$"
+    with pytest.raises(ValueError, match=words):
+        check(torch.zeros(3), "box_area")  # type: ignore[arg-type]
 
 
 # --- the cases ------------------------------------------------------------------------------------

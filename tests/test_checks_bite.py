@@ -224,7 +224,8 @@ wrong(
     "voc_box", "width and height", lambda a, b, c, d: (a - 1, b - 1, c - a + 1, d - b + 1), "corner"
 )
 wrong("voc_box", "x alone", lambda a, b, c, d: (a - 1, b, c, d))
-wrong("voc_box", "whole pixels", lambda a, b, c, d: (int(a) - 1, int(b) - 1, int(c), int(d)))
+wrong("voc_box", "whole pixels", lambda a, b, c, d: (int(a) - 1, int(b) - 1, int(c), int(d)),
+      "rounded")  # fmt: skip
 wrong("voc_box", "one number", lambda a, b, c, d: a - 1, "four numbers")
 
 
@@ -613,6 +614,9 @@ wrong(
 )
 wrong("match_anchors", "floats", lambda a, b: match(a, b).float(), "int64")
 wrong("match_anchors", "row by float division", partial(wins, divide=torch.true_divide), "rounds")
+wrong("match_anchors", "the first of the best forced alone", partial(
+    match, claim=lambda iou, most: torch.eye(len(iou)).bool()[:, iou.argmax(dim=0)] & (most > 0)),
+    "not the first alone")  # fmt: skip
 wrong("match_anchors", "the object claims the anchor", forgets_forced, "own best object")
 wrong("match_anchors", "thresholds fixed", lambda a, b, positive=0.5, negative=0.4: match(a, b))
 wrong(
@@ -812,6 +816,8 @@ wrong(
 wrong(
     "decode_boxes", "clamp after exp", partial(decoded, stretch=lambda d: d.exp().clamp(max=LIMIT))
 )
+wrong("decode_boxes", "stretch clamped", partial(
+    decoded, stretch=lambda d: d.exp().clamp(max=math.exp(LIMIT))), "clamp first")  # fmt: skip
 wrong(
     "decode_boxes",
     "shift clamped",
@@ -1069,6 +1075,11 @@ wrong(
     "its own positives",
 )
 wrong("criterion", "not normalised", partial(total_loss, divisor=lambda n: 1), "its own positives")
+wrong("criterion", "divided by all anchors", lambda p, a, t: total_loss(
+    p, a, t, divisor=lambda n: len(a)), "not by all anchors")  # fmt: skip
+wrong("criterion", "mean over the answers", partial(
+    total_loss, classify=lambda z, t: focal_loss(z, t) / z.numel()),
+    "not by all anchors")  # fmt: skip
 wrong("criterion", "images added up", partial(total_loss, average=torch.sum), "averaged")
 wrong(
     "criterion",
@@ -1230,6 +1241,7 @@ def detect(
     score: Version = torch.sigmoid,
     per_level: bool = True,
     one_class: bool = False,
+    by_anchor: bool = False,
     decode: Version = decode_boxes,
     on_anchors: bool = False,
     clip_when: str = "first",
@@ -1249,6 +1261,9 @@ def detect(
                 good = good & (p == p.amax(1, keepdim=True))
             anchor, label = good.nonzero(as_tuple=True)
             best = p[anchor, label].argsort(descending=True)[:top_k]
+            if by_anchor:
+                chosen = p.amax(1).topk(min(top_k, n)).indices
+                best = torch.isin(anchor, chosen).nonzero()[:, 0]
             rows.append((p[anchor, label][best], anchor[best] + start, label[best]))
             start += n
         s, anchor, label = (torch.cat(column) for column in zip(*rows))
@@ -1315,6 +1330,7 @@ wrong("postprocess", "softmax", partial(detect, score=lambda z: z.softmax(-1)))
 wrong("postprocess", "no top k", lambda p, a, s, top_k=1000: detect(p, a, s), "of each level")
 wrong("postprocess", "top 10000", lambda p, a, s: detect(p, a, s, top_k=10000), "best 1000")
 wrong("postprocess", "top 100", lambda p, a, s: detect(p, a, s, top_k=100))
+wrong("postprocess", "the best anchors", partial(detect, by_anchor=True), "pairs of anchor")
 wrong("postprocess", "labels from 1", lambda p, a, s: [
     Detections(d.boxes, d.scores, d.labels + 1) for d in detect(p, a, s)])  # fmt: skip
 wrong("postprocess", "one image", lambda p, a, s: detect(p, a, s)[0], "a list")
@@ -1393,6 +1409,9 @@ wrong(
 wrong("match_detections", "difficult ones true", partial(ledger, excuse=False), "ignored")
 wrong("match_detections", "excused once", partial(ledger, excuse_once=True), "any number")
 wrong("match_detections", "difficult ones to be found", partial(ledger, count=len), "not among")
+wrong("match_detections", "'difficult' must be there",
+      lambda d, t, label: ledger(d, [one | {"difficult": one["difficult"]} for one in t], label),
+      "may be missing")  # fmt: skip
 wrong("match_detections", "any class", partial(ledger, one_class=False), "this label")
 wrong("match_detections", "not sorted", partial(ledger, sort=False), "chooses first")
 wrong("match_detections", "image by image", partial(ledger, sort_all=False), "over all images")

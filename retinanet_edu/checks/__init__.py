@@ -94,11 +94,18 @@ def check(function: Callable, name: str) -> None:
 
     Raises:
         CheckFailed: it differs; the message shows the first input on which it does.
-        ValueError: there is no such piece.
+        ValueError: there is no such piece, or `function` is none.
     """
     __tracebackhide__ = True
     if not callable(function):
-        raise ValueError(f"first your function, then its name: check(my_function, {function!r})")
+        if isinstance(function, str):
+            raise ValueError(
+                f"first your function, then its name: check(my_function, {function!r})"
+            )
+        what = f"a {type(function).__name__}"
+        raise ValueError(
+            f"the function itself is asked for, not {what}: check(my_function, {name!r})"
+        )
     from retinanet_edu.checks.harness import run
 
     outcome = run(function, _piece(name))
@@ -116,8 +123,14 @@ def inputs(name: str, number: int) -> tuple[Any, ...]:
 
     Returns:
         the arguments by position.
+
+    Raises:
+        ValueError: there is no such piece, or no such case of it.
     """
-    return list(_piece(name).cases())[number - 1].arguments
+    cases = list(_piece(name).cases())
+    if not 1 <= number <= len(cases):
+        raise ValueError(f"{name} has the cases 1 to {len(cases)}, there is no case {number}")
+    return cases[number - 1].arguments
 
 
 def _piece(name: str) -> Piece:

@@ -20,6 +20,7 @@ from retinanet_edu.structures import Predictions, Targets
 
 PER_IMAGE = "each image is divided by its own positives, then the batch is averaged"
 AT_LEAST_ONE = "an image without positives is divided by 1: its false alarms cost, and 0/0 is nan"
+NOT_ANCHORS = "divide by the positives, not by all anchors or answers"
 NOT_ASKED = "ignored anchors (−2) are left out of the classification loss, all their classes"
 POSITIVES_ONLY = "the box loss is of positive anchors alone; others have no object to be at"
 ALL_ASKED = "all classes of positive and background anchors are asked, boxes of positive ones alone"
@@ -75,17 +76,19 @@ def _batch(
 
 def _criterion_cases() -> Iterator[Case]:
     far, near = boxes((50, 50, 60, 60)), boxes((0, 0, 10, 10))
-    anchors = torch.cat([near, far])
-    at_start = Predictions(torch.zeros(1, 2, 1), torch.zeros(1, 2, 4), (2,))
-    quarter = math.log(2) / 4  # a one and a zero at p = ½
-    yield Case("one object, one anchor on it, one far", (at_start, anchors, _batch([near], [[0]])),
-               torch.tensor([quarter, quarter, 0.0]), why=ALL_ASKED)  # fmt: skip
-    moved = at_start._replace(box_deltas=torch.tensor([[[0.5, 0.0, 0.0, -2.0], [9.0] * 4]]))
+    # Two are far: with one, positives + 1 would be the number of anchors.
+    anchors = torch.cat([near, far, far])
+    at_start = Predictions(torch.zeros(1, 3, 1), torch.zeros(1, 3, 4), (3,))
+    one, zero = math.log(2) / 16, 3 * math.log(2) / 16  # at p = ½
+    start = one + 2 * zero
+    yield Case("one object, one anchor on it, two far", (at_start, anchors, _batch([near], [[0]])),
+               torch.tensor([start, start, 0.0]), why=ALL_ASKED)  # fmt: skip
+    deltas = torch.tensor([[[0.5, 0.0, 0.0, -2.0], [9.0] * 4, [9.0] * 4]])
+    moved = at_start._replace(box_deltas=deltas)
     yield Case("its box is wrong by 0.5 and 2", (moved, anchors, _batch([near], [[0]])),
-               torch.tensor([quarter + 1.625, quarter, 1.625]), why=POSITIVES_ONLY)  # fmt: skip
-    zeros = 2 * 0.75 * quarter
+               torch.tensor([start + 1.625, start, 1.625]), why=POSITIVES_ONLY)  # fmt: skip
     yield Case("no objects", (moved, anchors, _batch([boxes()], [[]])),
-               torch.tensor([zeros, zeros, 0.0]), why=AT_LEAST_ONE)  # fmt: skip
+               torch.tensor([3 * zero, 3 * zero, 0.0]), why=AT_LEAST_ONE)  # fmt: skip
 
     def by_loop(name: str, *arguments: Any, why: str = "", **settings: Any) -> Case:
         expected = criterion_by_loop(*arguments, **settings).float()
@@ -98,12 +101,13 @@ def _criterion_cases() -> Iterator[Case]:
     band = boxes((0, 0, 10, 10), (0, 0, 10, 4.5))
     yield by_loop("an ignored anchor", noisy(1, 2, 2), band, _batch([near], [[1]]), why=NOT_ASKED)
     thrice = torch.cat([near, near, near, far])
+    both = torch.cat([near, far])
     two = _batch([near, far], [[0], [1]])
     yield by_loop("three positives in one image, one in the other", noisy(2, 4, 2), thrice, two,
                   why=PER_IMAGE)  # fmt: skip
-    one_empty = _batch([anchors, boxes()], [[2, 0], []])
+    one_empty = _batch([both, boxes()], [[2, 0], []])
     yield by_loop("the second image is empty", noisy(2, 4, 3), thrice, one_empty, why=PADDING)
-    hard = _batch([anchors], [[0, 1]], [[1, 0]])
+    hard = _batch([both], [[0, 1]], [[1, 0]])
     yield by_loop("a difficult object", noisy(1, 4, 2), thrice, hard,
                   why="difficult objects are neither learned nor unlearned")  # fmt: skip
     thin = boxes((0, 0, 10, 3)).repeat(2, 1)
@@ -115,7 +119,7 @@ def _criterion_cases() -> Iterator[Case]:
     none = _batch([boxes(), boxes()], [[], []])
     yield by_loop("positives of a batch without any", noisy(2, 4, 2), thrice, none,
                   normaliser="batch", why=AT_LEAST_ONE)  # fmt: skip
-    sure = Predictions(torch.full((1, 2, 1), 1000.0), torch.zeros(1, 2, 4), (2,))
+    sure = Predictions(torch.full((1, 3, 1), 1000.0), torch.zeros(1, 3, 4), (3,))
     yield by_loop("a network that is sure of everything", sure, anchors, _batch([near], [[0]]),
                   why=STABLE)  # fmt: skip
     given = noisy(2, 4, 2), thrice, two
@@ -128,6 +132,10 @@ def _with(given: tuple, part: str, moved: Tensor) -> Tensor:
     """The losses where one part of the predictions has moved."""
     predictions, *others = given
     return criterion_by_loop(predictions._replace(**{part: moved}), *others)
+
+
+def _by_anchors(predictions: Predictions, anchors: Tensor, targets: Targets, **how: Any) -> Tensor:
+    return criterion_by_loop(predictions, anchors, targets, divide=lambda _: len(anchors), **how)
 
 
 def _three_losses(value: Any) -> Tensor:
@@ -145,21 +153,24 @@ _CRITERION = Piece(
     _criterion_cases,
     "a loop over images and anchors, with torchvision's focal loss and torch's smooth L1",
     [
-        Mistake(hint, partial(criterion_by_loop, **wrong))
-        for hint, wrong in (
-            (NOT_ASKED, {"ask_ignored": True}),
-            (POSITIVES_ONLY, {"boxes_of_all": True}),
-            (PER_IMAGE, {"normaliser": "batch"}),
-            (PER_IMAGE, {"divide": lambda positives: 1}),
-            (PER_IMAGE, {"over_batch": lambda images: images.sum(dim=0)}),
-            (AT_LEAST_ONE, {"divide": lambda positives: max(positives, 1e-9)}),
-            (AT_LEAST_ONE, {"divide": lambda positives: positives or math.nan}),
-            (AT_LEAST_ONE, {"divide": lambda positives: positives or math.inf}),
-            (AT_LEAST_ONE, {"divide": lambda positives: positives + 1}),
-            ("smooth L1 is summed over the four offsets, not averaged", {"box_divisor": 4.0}),
-            ("the one stands at the object's label, labels[match]", {"one_class": 0}),
-            ("the total has both parts", {"weight": 0.0}),
-        )
+        Mistake(NOT_ANCHORS, _by_anchors),
+        *(
+            Mistake(hint, partial(criterion_by_loop, **wrong))
+            for hint, wrong in (
+                (NOT_ASKED, {"ask_ignored": True}),
+                (POSITIVES_ONLY, {"boxes_of_all": True}),
+                (PER_IMAGE, {"normaliser": "batch"}),
+                (PER_IMAGE, {"divide": lambda positives: 1}),
+                (PER_IMAGE, {"over_batch": lambda images: images.sum(dim=0)}),
+                (AT_LEAST_ONE, {"divide": lambda positives: max(positives, 1e-9)}),
+                (AT_LEAST_ONE, {"divide": lambda positives: positives or math.nan}),
+                (AT_LEAST_ONE, {"divide": lambda positives: positives or math.inf}),
+                (AT_LEAST_ONE, {"divide": lambda positives: positives + 1}),
+                ("smooth L1 is summed over the four offsets, not averaged", {"box_divisor": 4.0}),
+                ("the one stands at the object's label, labels[match]", {"one_class": 0}),
+                ("the total has both parts", {"weight": 0.0}),
+            )
+        ),
     ],
     read=_three_losses,
 )

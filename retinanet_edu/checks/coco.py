@@ -111,7 +111,7 @@ def _classes_and_targets(value: Any) -> dict[str, Any]:
         keys = ("boxes", "labels", "difficult")
         found = [{key: targets[i][key] for key in keys} for i in ids]
         return {"classes": list(classes), "images": ids, "targets": found}
-    except (TypeError, ValueError, KeyError, IndexError):
+    except (TypeError, ValueError, KeyError, IndexError, RuntimeError):
         raise ValueError(
             "asked for are classes and {image_id: target}, a target with boxes, labels, difficult"
         ) from None

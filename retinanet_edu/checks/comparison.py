@@ -63,14 +63,18 @@ def _plain_difference(
     if isinstance(expected, float):
         try:
             value = float(got if not isinstance(got, str) else "")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):  # the last is torch's, of many numbers
             return Difference(path, got, expected, f"a {kind(got)}, not a number")
         if math.isnan(value) and math.isnan(expected):
             return None
         if math.isclose(value, expected, rel_tol=rtol, abs_tol=atol):
             return None
         return Difference(path, got, expected, f"by {number(abs(value - expected))}")
-    return None if got == expected else Difference(path, got, expected, "")
+    try:
+        equal = bool(got == expected)
+    except (TypeError, ValueError, RuntimeError):  # of many numbers
+        equal = False
+    return None if equal else Difference(path, got, expected, "")
 
 
 def _tensor_difference(
@@ -85,7 +89,8 @@ def _tensor_difference(
     if strict and got.dtype != expected.dtype and not any_float:
         what = f"{kind(got)}, not {kind(expected)}"
         return Difference(path, got, expected, what)
-    mine, right = got.detach().double(), expected.double()
+    got = got.detach().cpu()  # before double, which not every device has
+    mine, right = got.double(), expected.double()
     wrong = ~torch.isclose(mine, right, atol=atol, rtol=rtol, equal_nan=True)
     if not wrong.any():
         return None

@@ -21,6 +21,7 @@ from retinanet_edu.evaluation import Ledger
 BY_OBJECTS = "recall is true positives so far over all objects, found or not"
 BY_RANK = "precision is true positives so far over detections so far"
 LEAVE_OUT = "ignored detections are left out before anything is counted"
+TWO_ARRAYS = "two arrays are asked for: recall, precision"
 WITHOUT = "without objects recall is 0/0: one point of nan each"
 
 
@@ -67,8 +68,11 @@ def _curve_cases() -> Iterator[Case]:
 
 def _two_arrays(value: Any) -> list[Tensor]:
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise ValueError("two arrays are asked for: recall, precision")
-    return [torch.as_tensor(np.asarray(x), dtype=torch.float64) for x in value]
+        raise ValueError(TWO_ARRAYS)
+    try:
+        return [torch.as_tensor(np.asarray(x), dtype=torch.float64) for x in value]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(TWO_ARRAYS) from None
 
 
 def _curve(true: np.ndarray, recall: float, precision: np.ndarray) -> list[Tensor]:

@@ -26,6 +26,7 @@ PER_LEVEL = "the best 1000 are taken of each level, not of all levels together"
 DECODE_FIRST = "decode first, then suppress: boxes have moved away from their anchors"
 CLIP_FIRST = "clip to the picture first, then suppress: outside of it boxes do not overlap"
 OWN_SIZE = "each image is clipped to its own (height, width), before padding"
+PAIRS = "the best 1000 are pairs of anchor and class, not anchors"
 AT_MOST = "at most 100 detections an image, the best ones over all classes"
 
 
@@ -148,6 +149,8 @@ def _cases() -> Iterator[Case]:
                   top_k=1, why=PER_LEVEL)  # fmt: skip
     yield by_hand("the best two of all", levels, row, [(row[0], 0.9, 0), (row[1], 0.8, 0)],
                   max_detections=2, why=AT_MOST)  # fmt: skip
+    yield by_hand("one anchor, two classes, the best pair", _predictions([[0.9, 0.8]]), [near],
+                  [(near, 0.9, 0)], top_k=1, why=PAIRS)  # fmt: skip
     yield by_hand("IoU threshold 0.95", _predictions([[0.8], [0.9]]), [near, nine],
                   [(nine, 0.9, 0), (near, 0.8, 0)], iou_threshold=0.95)  # fmt: skip
     yield from _larger_cases()

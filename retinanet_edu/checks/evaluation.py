@@ -160,7 +160,8 @@ def _ledger_cases() -> Iterator[Case]:
         return Case(name, (found, truths, label), expected, settings, why=why)
 
     yield by_hand("two found, one invented", [_found((LEFT, 0.9), (FAR, 0.8), (RIGHT, 0.7))],
-                  [_truth(LEFT, RIGHT)], "TFT", 2)  # fmt: skip
+                  [_truth(LEFT, RIGHT)], "TFT", 2,
+                  why="'difficult' may be missing: then none is")  # fmt: skip
     yield by_hand("one object, found three times",
                   [_found((LEFT, 0.9), (LEFT_90, 0.8), (LEFT_80, 0.7))], [_truth(LEFT)], "TFF", 1,
                   why=ONCE)  # fmt: skip
@@ -242,14 +243,18 @@ def _ledger(value: Any) -> dict[str, Any]:
         parts = [getattr(value, name) for name in LEDGER]
     except AttributeError:
         parts = list(value) if isinstance(value, tuple | list) else []
-    if len(parts) != len(LEDGER):
-        raise ValueError(f"a Ledger is asked for, or a tuple of its parts: {', '.join(LEDGER)}")
-    scores, true, ignored, objects, difficult = parts
-    columns = [torch.as_tensor(np.asarray(c)) for c in (scores, true, ignored)]
-    columns = [c.reshape(0) if c.numel() == 0 else c for c in columns]
-    kinds = (torch.float64, torch.bool, torch.bool)
-    columns = [c.to(dtype) for c, dtype in zip(columns, kinds)]
-    return dict(zip(LEDGER, [*columns, int(objects), int(difficult)]))
+    try:
+        scores, true, ignored, objects, difficult = parts
+        columns = [torch.as_tensor(np.asarray(c)) for c in (scores, true, ignored)]
+        columns = [c.reshape(0) if c.numel() == 0 else c for c in columns]
+        kinds = (torch.float64, torch.bool, torch.bool)
+        columns = [c.to(dtype) for c, dtype in zip(columns, kinds)]
+        return dict(zip(LEDGER, [*columns, int(objects), int(difficult)]))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"a Ledger is asked for, or a tuple of its parts: {', '.join(LEDGER)}; "
+            "the first three are arrays, the last two numbers"
+        ) from None
 
 
 _MATCH = Piece(

@@ -7,10 +7,12 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinanet_edu.checks.comparison import difference
 from retinanet_edu.checks.slopes import reach, weighted
@@ -151,7 +153,7 @@ def run(function: Callable, piece: Piece) -> Outcome:
             return Outcome(f"{piece.name}: not attempted yet{stub}")
         finding = _try(function, piece, case, tried)
         if finding:
-            text = _message(piece, case, finding, position, len(cases))
+            text = _message(function, piece, case, finding, position, len(cases))
             return Outcome(text, True, case.name, finding.hint, finding.error)
         tried.append(case)
     slopes = sum(bool(case.slope) for case in tried)
@@ -166,12 +168,17 @@ def run(function: Callable, piece: Piece) -> Outcome:
 def _keywords(function: Callable) -> set[str] | None:
     """Names that it takes by keyword; None if it takes any, or does not say."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = inspect.signature(_written(function)).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _written(function: Callable) -> Callable:
+    """What the reader wrote: a module is called through a function that takes anything."""
+    return function.forward if isinstance(function, nn.Module) else function
 
 
 def _is_stub(function: Callable, piece: Piece, case: Case) -> str | None:
@@ -184,7 +191,7 @@ def _is_stub(function: Callable, piece: Piece, case: Case) -> str | None:
         return None  # an attempt; what it raised is told with its case
     if value is not None and value is not ...:
         return None
-    code = getattr(function, "__code__", None)
+    code = getattr(_written(function), "__code__", None)
     if value is ... or code is None:
         return ""
     # Something is called, looked up or kept, so somebody has begun.
@@ -256,12 +263,32 @@ def _output(function: Callable, piece: Piece, case: Case, arguments: tuple) -> A
 def _find_written(piece: Piece, case: Case, arguments: tuple) -> Finding | None:
     """A function must not write into what it is given."""
     for name, before, after in zip(piece.argument_names, case.arguments, arguments, strict=True):
-        for (path, old), (_, new) in zip(leaves(name, before), leaves(name, after), strict=True):
-            if isinstance(old, Tensor) and not torch.equal(old, new):
+        old, new = dict(leaves(name, before)), dict(leaves(name, after))
+        if old.keys() != new.keys():
+            hint = f"it adds to {name} or takes from it: work on a copy"
+            detail = f"the result is right, but afterwards {name} has other entries"
+            return Finding((name, after), (name, before), detail, hint)
+        for path in old:
+            if not _same(old[path], new[path]):
                 hint = f"it writes into {path}: work on a copy, or use operations without `_`"
                 detail = f"the result is right, but afterwards {path} is another"
-                return Finding((path, new), (path, old), detail, hint)
+                return Finding((path, new[path]), (path, old[path]), detail, hint)
     return None
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether a part of an input is as it was; nan is nan."""
+    if type(new) is not type(old):
+        return False
+    if isinstance(old, Tensor):
+        if new.shape != old.shape or new.dtype != old.dtype:
+            return False
+        new = new.detach().cpu()
+        return bool(((old == new) | (old != old) & (new != new)).all())
+    if isinstance(old, np.ndarray):
+        both_nan = old.dtype.kind == "f"  # numpy asks no other kind for nan
+        return old.dtype == new.dtype and np.array_equal(old, new, equal_nan=both_nan)
+    return bool(old == new or old != old)
 
 
 def _mistaken(got: Any, piece: Piece, case: Case, before: Sequence[Case]) -> str:
@@ -269,6 +296,8 @@ def _mistaken(got: Any, piece: Piece, case: Case, before: Sequence[Case]) -> str
     for hint, version, of_slope in piece.mistakes:
         if of_slope != bool(case.slope) or _is_large(case) or not _gives(version, case, got):
             continue
+        if _gives(version, case, case.expected):
+            continue  # it is no mistake on this input, so it cannot be what is wrong
         earlier = [c for c in before if not c.slope and not _is_large(c)]
         if of_slope or all(_gives(version, c, c.expected) for c in earlier):
             return hint
@@ -283,7 +312,8 @@ def _is_large(case: Case) -> bool:
 def _gives(version: Callable, case: Case, value: Any) -> bool:
     """Whether a mistake has this result."""
     try:
-        result = version(*deepcopy(case.arguments), **case.settings)
+        with np.errstate(all="ignore"):  # what it divides by 0 is not the reader's to see
+            result = version(*deepcopy(case.arguments), **case.settings)
         return difference(value, result, case.atol, 10 * case.rtol, strict=False) is None
     except Exception:
         return False  # a mistake may well raise on an edge
@@ -291,14 +321,22 @@ def _gives(version: Callable, case: Case, value: Any) -> bool:
 
 def _line_of(error: Exception, function: Callable) -> str:
     """Where in the reader's own code it was raised."""
-    code = getattr(function, "__code__", None)
+    code = getattr(_written(function), "__code__", None)
     own = [f for f in traceback.extract_tb(error.__traceback__) if code and f.name == code.co_name]
     return f"  (line {own[-1].lineno}: {own[-1].line})" if own and own[-1].line else ""
 
 
+def _is_of_call(error: Exception) -> bool:
+    """Whether it came from the call itself: no line of the reader's has run."""
+    paths = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    here = Path(__file__).parent
+    return all(path.parent == here or "torch" in path.parts for path in paths)  # of a module
+
+
 def _explain_error(error: Exception, piece: Piece, case: Case) -> str:
     said = str(error)
-    if isinstance(error, TypeError) and ("positional arg" in said or "keyword arg" in said):
+    of_arguments = "positional arg" in said or "keyword arg" in said
+    if isinstance(error, TypeError) and of_arguments and _is_of_call(error):
         return f"it is called as {piece.call}"
     tensors = [t for _, t in leaves("", case.arguments) if isinstance(t, Tensor)]
     if any(t.numel() == 0 for t in tensors):
@@ -313,8 +351,13 @@ def _slope_name(piece: Piece, case: Case) -> str:
     return ".".join([piece.argument_names[int(first)], *map(str, rest)])
 
 
-def _message(piece: Piece, case: Case, finding: Finding, position: int, total: int) -> str:
-    again = f'{piece.name}(*checks.inputs("{piece.name}", {position})'
+def _message(
+    function: Callable, piece: Piece, case: Case, finding: Finding, position: int, total: int
+) -> str:
+    name = getattr(function, "__name__", "") if inspect.isfunction(function) else ""
+    mine = name if name.isidentifier() else piece.name  # a lambda has none to call it by
+    again = "from retinanet_edu import checks; "
+    again += f'{mine}(*checks.inputs("{piece.name}", {position})'
     again += "".join(f", {key}={value!r}" for key, value in case.settings.items()) + ")"
     given = [
         leaf

@@ -180,7 +180,8 @@ def _focal_cases() -> Iterator[Case]:
     half = torch.full((500, 4), -100.0).half(), torch.ones(500, 4).half()
     yield Case("half precision, a large sum", half, torch.tensor(50_000.0), why=IN_FLOAT32)
     half = torch.tensor([[-1.5, 0.25]]).half(), torch.tensor([[1.0, 0.0]]).half()
-    yield Case("half precision", half, focal(half[0].float(), half[1].float()))
+    yield Case("half precision", half, focal(half[0].float(), half[1].float()),
+               why="half precision has three digits: compute with .float()")  # fmt: skip
     start = torch.full((49_104, 20), -math.log(99)), torch.zeros(49_104, 20)
     expected = torch.tensor(len(start[0]) * 20 * 0.75 * 0.01**2 * -math.log(0.99))  # 0.740
     yield Case("512 by 512 before training, all background, p = 0.01", start, expected, why=SUM,

@@ -139,7 +139,8 @@ def _forced_cases(by_hand: Callable[..., Case]) -> Iterator[Case]:
     forced = {"force_match": True}
     yield by_hand("forced: the best has IoU 0.3", far, SQUARE, 0, BACKGROUND, BACKGROUND, **forced)
     twins = far[[0, 0, 2]]
-    yield by_hand("forced: two are best", twins, SQUARE, 0, 0, BACKGROUND, **forced)
+    why = "every anchor with the object's best IoU is forced, not the first alone"
+    yield by_hand("forced: two are best", twins, SQUARE, 0, 0, BACKGROUND, why=why, **forced)
     away = boxes((500, 500, 501, 501))
     yield by_hand("forced, but it overlaps none", far, away, *3 * [BACKGROUND], why=UNTOUCHED,
                   **forced)  # fmt: skip

@@ -20,7 +20,7 @@ def reach(arguments: Any, path: Sequence[int | str]) -> Any:
 
 def weighted(output: Tensor) -> Tensor:
     """One number of an output: each of its numbers times 1, 2, 3, …, added up."""
-    weights = torch.arange(1.0, output.numel() + 1, dtype=output.dtype)
+    weights = torch.arange(1.0, output.numel() + 1, dtype=output.dtype, device=output.device)
     return (output.flatten() * weights).sum()
 
 

@@ -18,7 +18,7 @@ LABEL = 12  # width of the first column
 
 def leaves(name: str, value: Any) -> list[tuple[str, Any]]:
     """The tensors, numbers and texts inside a value, each with its path, as "truths[0].boxes"."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         inside = [(f"{name}[{key!r}]" if name else key, part) for key, part in value.items()]
     elif is_dataclass(value) and not isinstance(value, type):
         inside = [(f"{name}.{f.name}", getattr(value, f.name)) for f in fields(value)]
@@ -68,7 +68,7 @@ def short(value: Any, first: int = 0) -> list[str]:
     line = f"{nested(value.tolist())}  {kind_of_it}" if value.numel() <= WIDTH else ""
     if 0 < len(line) <= WIDTH:
         return [line]
-    rows = value.reshape(-1, value.shape[-1]) if value.ndim > 1 else value[:, None]
+    rows = value.flatten(0, -2) if value.ndim > 1 else value[:, None]
     first = min(first, len(rows) - 1)
     shown = [nested(row.tolist()) for row in rows[first : first + ROWS, :16]]
     if value.ndim == 1:  # its numbers stand in a line
@@ -118,8 +118,10 @@ def explain_shape(got: Any, expected: Any) -> str:
 
 def explain_type(got: Any, expected: Any) -> str:
     """What is wrong with the dtype of a result of the right shape; empty if nothing is."""
-    if not isinstance(got, Tensor) or not isinstance(expected, Tensor):
+    if not isinstance(expected, Tensor) or got is None:  # None is what a forgotten return gives
         return ""
+    if not isinstance(got, Tensor):
+        return "a tensor is asked for: .item(), .tolist() and .numpy() make something else of it"
     any_float = expected.dtype == torch.float64 and got.is_floating_point()
     if got.shape != expected.shape or got.dtype == expected.dtype or any_float:
         return ""
@@ -136,7 +138,7 @@ def explain_numbers(got: Any, expected: Any) -> str:
         return ""
     if got.shape != expected.shape or got.numel() == 0 or expected.dtype == torch.bool:
         return ""
-    got, expected = got.detach().double(), expected.double()
+    got, expected = got.detach().cpu().double(), expected.double()
     if (got.isnan() & ~expected.isnan()).any():
         return "nan comes from 0/0, inf − inf, 0 · inf, or the logarithm of a negative number"
     if (got.isinf() & ~expected.isinf()).any():
