@@ -1,10 +1,13 @@
 """The command line, as a person types it."""
 
+import io
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+from folders import voc_xml, write_picture, write_text
 
 from retinanet_edu.cli import main
 from retinanet_edu.data.shapes import ShapesDataset
@@ -53,6 +56,14 @@ def test_train_leaves_a_run_and_says_what_next(trained, devkit, capsys):
     assert "retinanet-edu evaluate --checkpoint" in capsys.readouterr().out
 
 
+def test_the_line_that_train_prints_has_what_says_which_data(trained, devkit, capsys):
+    words = ["--data", str(devkit), "--output", str(trained), "--resume"]
+    assert main([*TRAIN, *words, "--format", "voc"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("--split val --format voc")
+    assert main([*TRAIN, *words, "--year", "2007"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("--split val --year 2007")
+
+
 def test_train_refuses_to_overwrite(trained, devkit, capsys):
     assert main([*TRAIN, "--data", str(devkit), "--output", str(trained)]) == 1
     assert "--resume" in capsys.readouterr().err
@@ -84,11 +95,33 @@ def test_predict_writes_pictures_and_json_and_loses_nothing_to_a_bad_file(devkit
     )
 
 
+def test_predict_replaces_no_picture_and_names_each_plot_once(tmp_path):
+    names = ["a-3.jpg", "a.jpg", "b.png", "a.JPG"]
+    pictures = [write_picture(tmp_path / name) for name in names]
+    before = [picture.read_bytes() for picture in pictures]
+    arguments = ["predict", *map(str, pictures), "--checkpoint", "shapes", "--device", "cpu"]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
+    assert [picture.read_bytes() for picture in pictures] == before
+    found = json.loads((tmp_path / "detections.json").read_text())
+    plots = [entry["picture"] for entry in found]
+    assert plots == ["a-3.png", "a.png", "b-2.png", "a-3-3.png"]
+
+
+def test_explain_refuses_the_annotation_of_a_picture_of_another_size(tmp_path, capsys):
+    picture = write_picture(tmp_path / "a.png")
+    truth = write_text(tmp_path / "a.xml", voc_xml(("disc", (1, 1, 9, 9)), size=(120, 80)))
+    words = ["explain", str(picture), "--checkpoint", "shapes", "--device", "cpu"]
+    assert main([*words, "--truth", str(truth), "--output", str(tmp_path / "page.html")]) == 1
+    assert "is 60 × 40 pixels, but" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["evaluate", "--checkpoint", "nowhere.pt", "--data", "."], ["nowhere.pt", "no such file"]),
         ([*TRAIN, "--data", "nowhere"], ["nowhere"]),
+        (["shapes", __file__], [__file__, "Not a directory"]),
+        (["predict", "x.jpg", "--checkpoint", "shapes", "--output", __file__], ["File exists"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(arguments, words, capsys):
@@ -129,6 +162,8 @@ def test_a_reader_that_stops_reading_is_no_traceback(devkit, tmp_path):
         ("--learning-rate 0", "a number above 0, not '0'"),
         ("--learning-rate nan", "a number above 0, not 'nan'"),
         ("--workers -1", "a whole number of at least 0, not '-1'"),
+        ("--seed -1", "a whole number of at least 0, not '-1'"),
+        ("--split-seed -1", "a whole number of at least 0, not '-1'"),
         ("--val-share 1", "a number above 0 and below 1, not '1'"),
         ("--frozen-stages 6", "invalid choice: 6"),
     ],
@@ -158,3 +193,34 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "--device nosuch" in error
     assert error.count("\n") == 1
+
+
+def test_what_a_terminal_cannot_show_is_written_as_a_code(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main([*TRAIN, "--data", "nowhere→\udcff"]) == 1
+    stream.flush()
+    assert b"nowhere\\u2192\\udcff" in stream.buffer.getvalue()
+
+
+def test_a_size_of_picture_that_cannot_be_is_refused_by_the_doctor(capsys):
+    for size in ("0", "-64"):
+        with pytest.raises(SystemExit):
+            main(["doctor", "nowhere", "--image-size", size])
+        assert f"of at least 1, not '{size}'" in capsys.readouterr().err
+
+
+def test_a_test_that_the_folder_has_is_not_said_to_be_parted(devkit, tmp_path, capsys):
+    home = devkit / "VOCdevkit" / "VOC2007"
+    shutil.copytree(home / "JPEGImages", tmp_path / "test")
+    shutil.copytree(home / "Annotations", tmp_path / "test", dirs_exist_ok=True)
+    words = ["evaluate", "--checkpoint", "shapes", "--data", str(tmp_path), "--device", "cpu"]
+    assert main([*words, "--split", "test"]) == 0
+    assert "no val of its own" not in capsys.readouterr().out
+
+
+def test_the_command_that_export_prints_can_be_pasted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("retinanet_edu.export.export_model", lambda _, path: write_text(path, "x"))
+    output = tmp_path / "my model.onnx"
+    assert main(["export", "--checkpoint", "shapes", "--output", str(output)]) == 0
+    assert f"detect_onnx.py '{output}' PICTURE" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import itertools
@@ -17,6 +18,7 @@ from PIL import Image
 
 from retinanet_edu import FolderDataset, VOCDataset
 from retinanet_edu.cli import main
+from retinanet_edu.cli.options import data_options, open_data
 from retinanet_edu.data.convert import convert
 from retinanet_edu.data.records import FORMATS, Records, read_records
 from retinanet_edu.data.shapes import write_voc
@@ -272,3 +274,30 @@ def test_the_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert json.dumps("école", ensure_ascii=False) in (out / "data.yaml").read_text("utf-8")
+
+
+def test_the_folder_one_stands_in_may_be_the_new_one(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    convert(source, ".", "yolo")
+    assert Path("data.yaml").is_file()
+
+
+def test_what_was_converted_to_voc_has_its_own_classes_in_every_command(tmp_path: Path) -> None:
+    """Not VOC's twenty, though "person" and "car" are among them, nor in another order."""
+    classes = ["person", "car"]
+    for i in range(4):
+        write_picture(tmp_path / "own" / "train" / "images" / f"{i}.png", i)
+        text = f"{i % 2} 0.5 0.5 0.5 0.5\n"
+        write_text(tmp_path / "own" / "train" / "labels" / f"{i}.txt", text)
+    write_text(tmp_path / "own" / "classes.txt", "".join(f"{name}\n" for name in classes))
+    convert(tmp_path / "own", tmp_path / "new", to="voc")
+    for folder in ("own", "new"):
+        parser = argparse.ArgumentParser()
+        data_options(parser)
+        options = parser.parse_args(["--data", str(tmp_path / folder)])
+        with contextlib.redirect_stdout(io.StringIO()):
+            train, val = open_data(options, ["train", "val"], None)
+        assert list(train.classes) == classes
+        assert len(train) + len(val) == 4

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from folders import voc_xml, write_picture, write_text
 from PIL import Image
 
 from retinanet_edu.anchors import AnchorGenerator
@@ -20,7 +21,7 @@ from retinanet_edu.data.doctor import Diagnosis, examine
 from retinanet_edu.data.doctor.boxes import check_boxes
 from retinanet_edu.data.doctor.cluster import cluster_shapes
 from retinanet_edu.data.doctor.first_loss import expected_first_loss
-from retinanet_edu.data.doctor.reach import best_overlaps, scale_objects
+from retinanet_edu.data.doctor.reach import best_overlaps, ratios_that_fit, scale_objects
 from retinanet_edu.data.doctor.survey import survey
 from retinanet_edu.data.folder import check_record
 from retinanet_edu.data.images import read_image
@@ -365,6 +366,36 @@ def test_an_image_in_both_lists_leaks(copy):
     (finding,) = examine(copy.root).graded("error")
     assert finding.kind == "leak"
     assert {Path(place.file).stem for place in finding.places} == set(copy.stems[:PLANTED])
+
+
+def test_one_list_to_validate_and_to_test_is_no_leak(copy):
+    lists = copy.home / "ImageSets" / "Main"
+    shutil.copy(lists / "val.txt", lists / "test.txt")
+    assert not examine(copy.root).of_kind("leak")
+
+
+def test_a_name_with_spaces_in_two_lists_is_one_that_leaks(tmp_path):
+    for i, name in enumerate(("bild 1", "bild 2")):
+        write_picture(tmp_path / "pictures" / f"{name}.png", i)
+        write_text(tmp_path / "pictures" / f"{name}.xml", voc_xml(("a", (1, 1, 30, 30))))
+    for split, names in (("train", "bild 1\n"), ("val", "bild 1\nbild 2\n")):
+        write_text(tmp_path / "ImageSets" / "Main" / f"{split}.txt", f"\ufeff{names}")
+    (leak,) = examine(tmp_path).of_kind("leak")
+    assert [Path(place.file).stem for place in leak.places] == ["bild 1"]
+
+
+def test_the_folder_one_stands_in_is_looked_at(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.png")
+    write_text(tmp_path / "a.xml", voc_xml(("a", (1, 1, 30, 30))))
+    monkeypatch.chdir(tmp_path)
+    assert not examine(".").graded("error")
+
+
+def test_objects_much_longer_than_wide_do_not_stop_it(tmp_path):
+    write_picture(tmp_path / "a.png", size=(900, 30))
+    write_text(tmp_path / "a.xml", voc_xml(("rope", (1, 1, 900, 2)), size=(900, 30)))
+    assert examine(tmp_path).of_kind("no-anchor")
+    assert ratios_that_fit(torch.tensor([[900.0, 2.0], [2.0, 900.0]]), 2) == (0.0022, 450.0)
 
 
 def test_a_second_folder_is_for_validation(few, copy):

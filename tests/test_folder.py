@@ -297,15 +297,16 @@ def test_a_parting_has_its_share_of_each_class() -> None:
 @given(
     st.lists(st.sets(st.sampled_from("abcdef"), max_size=3), min_size=2, max_size=14),
     st.integers(0, 3),
+    st.sampled_from([0.3, 0.8, 0.99]),
 )
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)
 def test_both_parts_have_each_class_that_two_pictures_show(
-    classes: list[set[str]], seed: int
+    classes: list[set[str]], seed: int, share: float
 ) -> None:
-    parted = split_records(imagined(classes), 0.3, seed)
+    parted = split_records(imagined(classes), share, seed)
     train, val = (counts(parted, split) for split in ("train", "val"))
     assert {r.split for r in parted.records} == {"train", "val"}
-    assert parted == split_records(imagined(classes), 0.3, seed)
+    assert parted == split_records(imagined(classes), share, seed)
     for name, number in (train + val).items():
         if number > 1 and not (train[name] and val[name]):
             # No single picture could mend it without taking its last from another class.
@@ -320,6 +321,11 @@ def test_both_parts_have_each_class_that_two_pictures_show(
 def test_what_is_seen_only_once_is_learned_from(seed: int) -> None:
     parted = split_records(imagined([{"once", "a"}, *[{"a"}] * 5, {"b"}, {"b"}]), 0.3, seed)
     assert counts(parted, "train")["once"] == 1
+
+
+def test_a_large_share_leaves_a_picture_to_learn_from() -> None:
+    parted = split_records(imagined([{"a"}, {"b"}]), 0.8)
+    assert sorted(str(r.split) for r in parted.records) == ["train", "val"]
 
 
 def test_a_seed_is_a_parting() -> None:
@@ -454,3 +460,9 @@ def test_a_broken_folder_is_one_line(tmp_path: Path, capsys: Any) -> None:
     assert len(err.splitlines()) == 1
     assert err.startswith(f"retinanet-edu: {tmp_path}")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_annotations_of_an_image_that_is_refused_are_no_faults(tmp_path: Path) -> None:
+    write_coco(tmp_path / "x.json", {1: "/etc/a.jpg"}, [(1, 1, [1, 1, 5, 5])] * 3, {1: "cat"})
+    (fault,) = read_records(tmp_path).faults
+    assert "image 0" in fault

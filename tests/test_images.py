@@ -237,7 +237,7 @@ def test_a_missing_file_a_folder_and_floats_are_named(
 ) -> None:
     with pytest.raises(DataError, match=r"gone\.jpg: no such picture"):
         read(tmp_path / "gone.jpg")
-    with pytest.raises(DataError, match=f"{tmp_path.name}: .*cannot be read"):
+    with pytest.raises(DataError, match=f"{tmp_path.name}: a folder"):
         read(tmp_path)
     path = tmp_path / "bomb.png"
     path.write_bytes(_bytes("bomb.png"))

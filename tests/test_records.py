@@ -79,7 +79,7 @@ def test_voc_lists_beside_the_annotations_tell_the_split(tmp_path: Path) -> None
         write_picture(tmp_path / "JPEGImages" / f"{i}.png", i)
         write_text(tmp_path / "Annotations" / f"{i}.xml", voc_xml(CAT))
     write_text(tmp_path / "ImageSets/Main/train.txt", "0\n")
-    path = write_text(tmp_path / "ImageSets/Main/val.txt", "1 1\n/gone\n")
+    path = write_text(tmp_path / "ImageSets/Main/val.txt", "1\n/gone\n")
     found = read_records(tmp_path)
     assert [r.split for r in found.records] == ["train", "val", None]
     (fault,) = all_faults(found)

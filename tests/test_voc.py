@@ -17,6 +17,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from retinanet_edu.data.records import read_records
 from retinanet_edu.data.voc import VOC_CLASSES, VOCDataset
 from retinanet_edu.data.voc_xml import parse_voc_xml
 from retinanet_edu.errors import DataError
@@ -273,6 +274,14 @@ def test_names_with_spaces(devkit: Devkit) -> None:
     assert VOCDataset(devkit.root).image_ids == ["my cat 12"]
     devkit.list("cat_val").write_text("my cat 12  1\nmy dog -1\n")
     assert VOCDataset(devkit.root, split="cat_val").image_ids == ["my cat 12"]
+
+
+def test_numbers_after_a_name_are_flags_in_the_list_of_a_class_alone(devkit: Devkit) -> None:
+    names = ["bild 0", "bild 1", "bild -1"]
+    for name in names:
+        devkit.add(name, object_xml("cat"))
+    assert VOCDataset(devkit.root).image_ids == names
+    assert {r.split for r in read_records(devkit.root).records} == {"train"}
 
 
 def test_chosen_images(four: Devkit) -> None:

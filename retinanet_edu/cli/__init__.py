@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit status: 0, 1 for what was given and cannot be used, 130 when interrupted,
         141 when who reads the output stopped reading.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names and signs that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -46,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Else Python complains when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a full disk, a file where a folder should be
+        says = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"retinanet-edu: {says}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nretinanet-edu: stopped; `train` goes on with --resume", file=sys.stderr)
         return 130

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from retinanet_edu.cli.options import NewCommand, format_option, write_output
+from retinanet_edu.cli.options import NewCommand, format_option, number, write_output
 from retinanet_edu.errors import DataError
 
 
@@ -37,5 +37,7 @@ def add_commands(command: NewCommand) -> None:
     sub.add_argument("folder", type=Path, metavar="FOLDER", help="of VOC XML, COCO JSON or YOLO")
     format_option(sub)
     sub.add_argument("--validation", type=Path, help="another folder, to validate on")
-    sub.add_argument("--image-size", type=int, default=512, help="longer side, in pixels")
+    sub.add_argument(
+        "--image-size", type=number(int, 1), default=512, help="longer side, in pixels"
+    )
     sub.add_argument("--output", type=Path, default=Path("runs/doctor"), help="for the report")

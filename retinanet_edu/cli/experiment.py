@@ -55,7 +55,7 @@ def add_commands(command: NewCommand) -> None:
     sub.add_argument("--quick", action="store_true", help="on the embedded shapes, hours of a CPU")
     sub.add_argument("--data", type=Path, help="folder that contains VOCdevkit, for a GPU")
     sub.add_argument("--backbone-weights", help="'imagenet' (download) or a file, with --data")
-    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    sub.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0, 1, 2])
     sub.add_argument(
         "--jobs", type=number(int, 1), help="runs at a time; default: one a core, one with --data"
     )

@@ -54,8 +54,6 @@ def _read_target(
     """What an annotation says of a picture, and the names in it that are none of the classes."""
     import torch
 
-    from retinanet_edu.data.voc_xml import parse_voc_xml
-
     if path.is_dir() or path.suffix.lower() == ".json":
         objects = _find_objects(path, picture)
     elif path.suffix.lower() == ".txt":
@@ -64,7 +62,7 @@ def _read_target(
             "pictures and labels instead"
         )
     else:
-        objects = parse_voc_xml(path, picture)
+        objects = _read_xml(path, picture)
     known = [o for o in objects if o.name in classes]
     unknown = sorted({o.name for o in objects} - set(classes))
     if objects and not known:
@@ -77,6 +75,20 @@ def _read_target(
         "labels": torch.tensor([classes.index(o.name) for o in known], dtype=torch.int64),
         "difficult": torch.tensor([o.difficult for o in known], dtype=torch.bool),
     }, unknown
+
+
+def _read_xml(path: Path, picture: Path) -> Sequence[Any]:
+    """The objects of one VOC annotation, which must be of a picture of this size."""
+    from retinanet_edu.data.folder import check_record
+    from retinanet_edu.data.records import Record, RecordObject
+    from retinanet_edu.data.voc_xml import read_annotation, refuse
+
+    said = read_annotation(path, picture)
+    objects = [RecordObject(*o) for o in said.objects]
+    record = Record(path.stem, picture, path, said.size, objects, said.faults, None)
+    checked = check_record(record, "voc")
+    refuse(checked.faults)
+    return checked.objects
 
 
 def _find_objects(source: Path, picture: Path) -> Sequence[Any]:

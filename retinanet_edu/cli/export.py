@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from retinanet_edu.cli.options import NewCommand
@@ -19,9 +20,9 @@ def _export(options: argparse.Namespace) -> None:
     )
     if path.suffix == ".onnx":
         script = path.with_name("detect_onnx.py")
-        print(f"detect without PyTorch: python {script} {path} PICTURE …")
+        print(f"detect without PyTorch: python {shlex.join([str(script), str(path)])} PICTURE …")
     else:
-        print(f'in PyTorch: retinanet_edu.export.load_program("{path}")')
+        print(f"in PyTorch: retinanet_edu.export.load_program({str(path)!r})")
 
 
 def add_commands(command: NewCommand) -> None:

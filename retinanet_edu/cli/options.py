@@ -70,7 +70,7 @@ def data_options(parser: argparse.ArgumentParser, required: bool = True) -> None
         default=0.2,
         help="where there is no val",
     )
-    parser.add_argument("--split-seed", type=int, default=0, help="of that parting")
+    parser.add_argument("--split-seed", type=number(int, 0), default=0, help="of that parting")
     parser.add_argument("--year", nargs="+", help="of a VOCdevkit, one or several, as 2007 2012")
     parser.add_argument("--download", action="store_true", help="fetch VOC into --data first")
 
@@ -106,8 +106,9 @@ def open_data(
 ) -> list[PictureDataset]:
     """The data that `data_options` name.
 
-    A VOCdevkit with lists of its own is read by year and list, as VOC is; every other folder as
-    `FolderDataset` does, with the parting of the run, if it is of this folder.
+    A VOCdevkit with lists of its own is read by year and list, as VOC is, unless it names its
+    classes, as one that `convert` wrote does; every other folder as `FolderDataset` does, with the
+    parting of the run, if it is of this folder.
 
     Args:
         options: as parsed.
@@ -124,7 +125,8 @@ def open_data(
     from retinanet_edu.data.voc import VOCDataset, has_lists
 
     years = options.year or ["2007"]
-    is_devkit = options.download or options.year or has_lists(options.data, years[0])
+    is_vocs = has_lists(options.data, years[0]) and not (options.data / "classes.txt").is_file()
+    is_devkit = options.download or options.year or is_vocs
     opened: list[PictureDataset] = []
     if is_devkit and not options.format:
         for split in splits:
@@ -142,7 +144,8 @@ def open_data(
             else f"{run / SPLIT} is of other pictures, and is left aside"
         )
         records = parted or records
-    if splits != ["all"] and not any(record.split == "val" for record in records.records):
+    is_parted = "train" in splits or "val" in splits
+    if is_parted and not any(record.split == "val" for record in records.records):
         print(
             f"the folder has no val of its own: {options.val_share:.0%} of its pictures are chosen "
             f"by seed {options.split_seed}"

@@ -22,6 +22,10 @@ def _predict(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
     failed: list[Path] = []
+    taken: set[str] = set()
+    # No plot may take the place of a picture that was given; small letters, as some systems
+    # do not tell them apart.
+    given = {str(path.resolve()).casefold() for path in options.images}
     for number, path in enumerate(options.images):
         try:
             image = read_image(path)
@@ -31,8 +35,9 @@ def _predict(options: argparse.Namespace) -> None:
             continue
         detections = predict(model, image, score_threshold=options.score)
         picture = options.output / f"{path.stem}.png"
-        if any(entry["picture"] == picture.name for entry in found):
-            picture = options.output / f"{path.stem}-{number}.png"
+        while (place := str(picture.resolve()).casefold()) in given | taken:
+            picture = picture.with_name(f"{picture.stem}-{number}.png")
+        taken.add(place)
         plot_detections(image, detections, model.classes, options.score).savefig(picture)
         entries = [
             {"class": model.classes[k], "score": round(s, 4), "box": [round(c, 2) for c in box]}

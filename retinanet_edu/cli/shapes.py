@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from retinanet_edu.cli.options import NewCommand
+from retinanet_edu.cli.options import NewCommand, number
 
 
 def _shapes(options: argparse.Namespace) -> None:
@@ -44,8 +44,8 @@ def add_commands(command: NewCommand) -> None:
     """
     sub = command("shapes", _shapes, "Write the embedded dataset as a VOCdevkit.")
     sub.add_argument("folder", type=Path, metavar="DIR")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=number(int, 0), default=0)
 
     sub = command("demo", _demo, "Train on the embedded shapes and show what comes out.")
     sub.add_argument("--output", type=Path, default=Path("runs/demo"))
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=number(int, 0), default=0)

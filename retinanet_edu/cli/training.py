@@ -86,11 +86,10 @@ def _train(options: argparse.Namespace) -> None:
     best = options.output / BEST
     if _is_first():
         _show(load_checkpoint(best, device=chosen_device(options)), val_data, history, options)
-    print(
-        f"\nbest checkpoint: {best}\nits numbers:     retinanet-edu evaluate --checkpoint "
-        f"{shlex.quote(str(best))} --data {shlex.quote(str(options.data))} "
-        f"--split {options.val_split}"
-    )
+    words = ["--checkpoint", str(best), "--data", str(options.data), "--split", options.val_split]
+    words += ["--year", *options.year] if options.year else []
+    words += ["--format", options.format] if options.format else []
+    print(f"\nbest checkpoint: {best}\nits numbers:     retinanet-edu evaluate {shlex.join(words)}")
 
 
 def _is_first() -> bool:
@@ -247,7 +246,7 @@ def add_commands(command: NewCommand) -> None:
     )
     loop.add_argument("--warmup-steps", type=number(int, 0), default=200)
     loop.add_argument("--evaluate-every", type=number(int, 1), default=1, metavar="EPOCHS")
-    loop.add_argument("--seed", type=int, default=0)
+    loop.add_argument("--seed", type=number(int, 0), default=0)
     machine_options(loop)
 
     sub = command("evaluate", _evaluate, "AP of a checkpoint on a folder of pictures and labels.")

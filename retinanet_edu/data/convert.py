@@ -74,7 +74,7 @@ def convert(
     Law:
         The result has the same pictures, classes and splits, and the same boxes up to 1e-4 pixel.
     """
-    destination = Path(destination).expanduser()
+    destination = Path(destination).expanduser().resolve()  # "." has no name
     if to not in FORMATS:
         raise DataError(f"the new format is one of {', '.join(FORMATS)}, not {to!r}")
     records = source if isinstance(source, Records) else read_records(source, format)
@@ -98,9 +98,11 @@ def convert(
                 path.symlink_to(entry.picture.resolve())
             else:
                 shutil.copyfile(entry.picture, path)
-        if destination.exists():
-            destination.rmdir()
-        part.rename(destination)
+        if destination.exists():  # it stays the same folder: someone may stand in it
+            for path in part.iterdir():
+                path.rename(destination / path.name)
+        else:
+            part.rename(destination)
     except OSError as error:
         raise DataError(f"{destination}: could not be written ({error})") from error
     finally:

@@ -71,6 +71,8 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
         ) from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too many pixels ({error}); scale the picture down") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder; name the pictures that are in it") from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise of many kinds
         raise DataError(
             f"{path}: the picture cannot be read ({error}); copy it again, or save it as JPEG"

@@ -186,7 +186,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         length: of the dataset.
         batch_size: images a batch of this process; the last of an epoch may have fewer.
         seed: of the run.
-        shuffle: else the order is that of the dataset.
+        shuffle: else the order is that of the dataset, group by group.
         rank, world_size: this process, and how many there are.
         groups: a number a sample; None where all belong together.
 

@@ -170,6 +170,7 @@ def _choose(classes: list[frozenset[str]], share: float, draw: np.random.Generat
     _mend(classes, having, chosen)
     empty = [i for i in order if not classes[i]]
     lacking = max(round(share * len(classes)) - len(chosen), 0 if chosen else 1)
+    lacking = min(lacking, len(classes) - 1 - len(chosen))  # one is left to learn from
     chosen.update((empty if chosen or empty else order)[:lacking])
     return chosen
 

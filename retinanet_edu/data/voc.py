@@ -207,7 +207,8 @@ def _list_split(folder: Path, split: str) -> dict[str, Path]:
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
     # A name, which may have spaces, and in the list of one class whether the image shows it.
-    rows = [re.fullmatch(r"(.*?)(?:\s+(-1|0|1))?", line.strip()) for line in text.splitlines()]
+    row = r"(.*?)(?:\s+(-1|0|1))?" if "_" in split else r"(.*)()"
+    rows = [re.fullmatch(row, line.strip()) for line in text.splitlines()]
     names = [row[1] for row in rows if row and row[1] and row[2] != "-1"]
     if not names:
         # VOC has a list for each class too, sixty names that would hide the others.

@@ -59,7 +59,7 @@ class Finding:
         kind: a short name that stays the same, for programs.
         what: is wrong, a sentence.
         remedy: how to mend it.
-        count: how many files, objects or classes; at least as many as places.
+        count: how many files, objects or classes; of classes, the places are their objects.
         places: where.
         harm: orders findings of a grade, the greater the sooner.
         tables: numbers behind it.

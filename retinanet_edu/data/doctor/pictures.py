@@ -39,7 +39,7 @@ def check_files(survey: Survey) -> Iterator[Finding]:
             if not is_told:
                 faults.append(_place_of(fault, survey, i))
     strangers = [place for place in faults if _NO_CLASS.search(place.says)]
-    faults = [place for place in faults if place not in strangers]
+    faults = [place for place in faults if not _NO_CLASS.search(place.says)]
     if faults:
         yield Finding(
             "error", "unreadable",
@@ -224,20 +224,20 @@ def check_copies(survey: Survey) -> Iterator[Finding]:
 
 
 def _listed_twice(survey: Survey) -> Iterator[tuple[int, str]]:
-    """Images that VOC's lists of training and of validation both name, and these lists."""
+    """Images that VOC's list of training and another one both name, and these lists."""
     records = survey.records.records if survey.records.format == "voc" else []
     names: dict[Path, dict[str, set[str]]] = {}
     for i, record in enumerate(records):
-        folder = record.annotation.parents[1] / "ImageSets" / "Main"
+        folder = record.annotation.parent.parent / "ImageSets" / "Main"
         if folder not in names:
             paths = [folder / f"{split}.txt" for split in ("train", "val", "test")]
             names[folder] = {
-                path.name: set(path.read_text("utf-8", "replace").split())
+                path.name: set(map(str.strip, path.read_text("utf-8-sig", "replace").splitlines()))
                 for path in paths
                 if path.is_file()
             }
         lists = [name for name, listed in names[folder].items() if record.annotation.stem in listed]
-        if len(lists) > 1:
+        if len(lists) > 1 and "train.txt" in lists:  # one list to validate and to test is no leak
             yield i, " and ".join(lists)
 
 

@@ -326,8 +326,10 @@ def ratios_that_fit(sides: Tensor, k: int) -> tuple[float, ...]:
         k: how many.
 
     Returns:
-        height / width, ascending; fewer than k where there are not as many different objects.
+        height / width to two digits, ascending; fewer than k where there are not as many
+        different objects.
     """
     flat = (sides[:, 1] / sides[:, 0]).sqrt()  # of a box of area 1
     shapes, _ = cluster_shapes(torch.stack([1 / flat, flat], dim=1), k)
-    return tuple(sorted(round(float(h / w), 2) for w, h in shapes.tolist()))
+    # Digits and not decimals, of which a rope or a wire would leave none.
+    return tuple(sorted({float(f"{h / w:.2g}") for w, h in shapes.tolist()}))

@@ -24,7 +24,6 @@ _NEAR = 6.0  # a close look is so many times as wide as the object
 _NEAR_LEAST = 48.0  # and at least so many pixels of the picture
 _DASH = 5
 _DRAWN = 200  # boxes of a picture, as many again that are marked
-_WORDS = {"error": "Errors", "warning": "Warnings", "note": "Notes"}
 _BEYOND = (128, 128, 128)  # what lies beyond the picture
 
 

@@ -134,9 +134,12 @@ def _read_images(
     """The images of a file with their objects, and a line for what is of none of them."""
     records: dict[int | str, Record] = {}
     faults: list[str] = []
+    refused: set[int | str | None] = set()  # nothing is wrong with their annotations
     for i, image in enumerate(content["images"]):
+        key = None
         try:
-            key, name = _id(image, "id"), _get(image, "file_name")
+            key = _id(image, "id")
+            name = _get(image, "file_name")
             if not isinstance(name, str):
                 raise ValueError(f"its file_name is {short(name)}; write a text")
             if key in records:
@@ -144,14 +147,18 @@ def _read_images(
             picture = files.named(name, path, split)
         except ValueError as error:
             faults.append(f"{path}: image {i}: {error}")
+            refused.add(key)
             continue
         lacking = [] if picture.is_file() else [f"{path}: {picture}: no such picture; add it"]
         records[key] = Record(name, picture, path, _size(image), [], lacking, split)
     for i, annotation in enumerate(content["annotations"]):
         try:
-            record = records.get(_id(annotation, "image_id"))
+            key = _id(annotation, "image_id")
+            record = records.get(key)
+            if record is None and key in refused:
+                continue
             if record is None:
-                raise ValueError(f"no image has the id {short(annotation['image_id'])}; remove it")
+                raise ValueError(f"no image has the id {short(key)}; remove it")
         except ValueError as error:
             faults.append(f"{path}: annotation {i}: {error}")
             continue

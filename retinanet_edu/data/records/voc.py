@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
@@ -66,8 +65,7 @@ def _read_lists(folder: Path, files: Files) -> dict[str, tuple[str | None, Path 
         if path in files:
             with suppress(ValueError):
                 for line in read_text(path).splitlines():
-                    name = re.sub(r"\s+(-1|0|1)$", "", line.strip())
-                    if name:
+                    if name := line.strip():
                         splits[name] = split, path
     return splits
 
